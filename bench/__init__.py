@@ -1,0 +1,1 @@
+"""Realistic databases, and Perdure measured beside its peers on them."""

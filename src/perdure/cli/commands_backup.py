@@ -1,0 +1,158 @@
+"""The command that backs up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perdure.cli import messages
+from perdure.cli.options import repository_options, tags, text
+from perdure.cli.output import Output
+from perdure.cli.session import Session, now, with_session
+from perdure.errors import BackupIncomplete, UsageError
+
+if TYPE_CHECKING:
+    from perdure.backup import BackupReport, BackupRequest, SourceReport
+    from perdure.sources.filestorage import FileStorageSource
+
+
+@click.command()
+@click.option(
+    "--filestorage",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A Data.fs to back up; may be given several times.",
+)
+@click.option("--source", "name", help="Name of the source; by default its path.")
+@click.option("--host", help="Host name in the snapshot; by default this machine's.")
+@tags("Tag of the snapshot; may be given several times.")
+@click.option("--verify-source", is_flag=True, help="Read the whole source again, and compare.")
+@click.option(
+    "--skip-if-unchanged", is_flag=True, help="Make no snapshot when nothing has changed."
+)
+@click.option("--dry-run", "-n", is_flag=True, help="Store nothing; say what would be stored.")
+@repository_options
+@with_session
+def backup(
+    session: Session,
+    paths: tuple[Path, ...],
+    name: str | None,
+    host: str | None,
+    tags: tuple[str, ...],
+    verify_source: bool,
+    skip_if_unchanged: bool,
+    dry_run: bool,
+) -> None:
+    """Make a snapshot of databases, while servers write to them."""
+    sources = _sources(paths, name)
+    request = _request(host, tags, verify_source, skip_if_unchanged, dry_run)
+    from perdure.backup import backup as back_up
+
+    with (
+        session.writing(dry_run=dry_run) as (repository, lock),
+        session.output.observer() as observer,
+    ):
+        report = back_up(repository, lock, sources, request, now, observer)
+    _show(session.output, report, dry_run)
+    if report.incomplete:
+        raise BackupIncomplete(
+            f"snapshot {(report.snapshot_id or '')[:8]} lacks parts of its sources",
+            hint="the warnings name them",
+        )
+
+
+def _sources(paths: tuple[Path, ...], name: str | None) -> list[FileStorageSource]:
+    if not paths:
+        raise UsageError("no source is given", hint="name a Data.fs with --filestorage")
+    if name:
+        text("name", name)
+    if name and len(paths) > 1:
+        raise UsageError(
+            f"--source names one source, and there are {len(paths)}",
+            hint="without --source each is named by its path",
+        )
+    from perdure.sources.filestorage import FileStorageSource
+
+    return [FileStorageSource(Path(text("path", str(path.absolute()))), name) for path in paths]
+
+
+def _request(
+    host: str | None,
+    tags: tuple[str, ...],
+    verify_source: bool,
+    skip_if_unchanged: bool,
+    dry_run: bool,
+) -> BackupRequest:
+    from perdure import __version__
+    from perdure.backup import BackupRequest
+    from perdure.repository.processes import host_name, user_name
+
+    return BackupRequest(
+        hostname=text("host name", host or host_name()),
+        username=user_name(),
+        tags=tags,
+        program_version=f"perdure {__version__}",
+        verify_source=verify_source,
+        skip_if_unchanged=skip_if_unchanged,
+        dry_run=dry_run,
+    )
+
+
+def _show(output: Output, report: BackupReport, dry_run: bool) -> None:
+    if report.snapshot_id:
+        what = f"snapshot {report.snapshot_id[:8]}"
+    else:
+        what = "dry run, nothing stored" if dry_run else "no snapshot, nothing has changed"
+    stored = "would store" if dry_run else "stored"
+    output.line(
+        f"{what}: {'; '.join(_spoken(source) for source in report.sources)};"
+        f" read {messages.size(report.bytes_read)}, {stored} {messages.size(report.bytes_added)},"
+        f" {messages.seconds(report.seconds)}"
+    )
+    for source in report.sources:
+        output.detail(
+            f"  {messages.printable(source.path)}: {source.method}, {source.reason};"
+            f" {source.transactions_new} transactions, {source.records_new} records,"
+            f" {messages.size(source.bytes_new)} of record data are new; tid {source.cut}"
+        )
+    output.event("summary", _values(report, dry_run))
+
+
+def _spoken(source: SourceReport) -> str:
+    name = messages.printable(source.name)
+    return (
+        f"{name} ({messages.size(source.size)}) to {messages.cut(source.cut)} UTC, {source.method}"
+    )
+
+
+def _values(report: BackupReport, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "snapshot_id": report.snapshot_id,
+        "sources": [_source_values(source) for source in report.sources],
+        "bytes_read": report.bytes_read,
+        "bytes_added": report.bytes_added,
+        "seconds": round(report.seconds, 3),
+        "incomplete": report.incomplete,
+    }
+
+
+def _source_values(source: SourceReport) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "path": source.path,
+        "cut": str(source.cut),
+        "cut_time": messages.iso(source.cut.time) if source.cut.value else None,
+        "size": source.size,
+        "status": source.status,
+        "method": source.method,
+        "reason": source.reason,
+        "transactions_new": source.transactions_new,
+        "records_new": source.records_new,
+        "bytes_new": source.bytes_new,
+        "bytes_read": source.bytes_read,
+    }

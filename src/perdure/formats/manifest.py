@@ -1,0 +1,112 @@
+"""perdure.json: what Perdure knows of a snapshot beyond what restic's own structures hold.
+
+A file in the root folder of each snapshot that Perdure writes: JSON, UTF-8, fields in this order, unknown
+fields refused, ending with a line feed.
+
+* ``perdure``: version of this format, 1.
+* ``sources``: one object for each source, in the order in which they were read:
+
+  - ``name``: what identifies the source from run to run; ``kind``: ``filestorage``; ``path``: where it was.
+  - ``tree``: the folder of the snapshot that holds it (for a FileStorage its history, formats/history.py).
+  - ``cut``: tid of the last transaction (16 hexadecimal digits; zeros: none); ``size``: bytes at the cut.
+  - ``last_packed``: the greatest tid with status "p": before it the source no longer tells every moment.
+  - ``transactions``, ``records``: how many there are at the cut.
+  - ``status``: ``complete``; ``repaired`` when ``repair`` cut it back to what is whole.
+  - ``position``: how the next run knows where it stood (null where that is of no use):
+    ``device`` and ``inode`` of the file, ``first`` and ``last``: position, size and SHA-256 of the raw
+    bytes of its first and last transaction.
+  - ``repeated``: the pairs of oid and tid of which the file has several records, or may have, since its
+    tids do not rise there (tids as above).
+  - ``garbage``: for each layout that draws on a payload with dead records: the layout's start, bytes of
+    its living data, bytes stored for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from perdure.errors import DamageFound
+from perdure.model import Tid
+
+NAME = "perdure.json"
+VERSION = 1
+SIZE_LIMIT = 256 << 20
+COMPLETE, REPAIRED = "complete", "repaired"
+
+
+class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where some bytes of a file stood, and their SHA-256."""
+
+    position: int
+    size: int
+    sha256: str
+
+
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a later run recognises the file that an earlier run read, and where that one stopped."""
+
+    device: int
+    inode: int
+    first: Proof | None
+    last: Proof | None
+
+
+class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One source of a snapshot."""
+
+    name: str
+    kind: str
+    path: str
+    tree: str
+    cut: Tid
+    size: int
+    last_packed: Tid
+    transactions: int
+    records: int
+    status: str = COMPLETE
+    position: Position | None = None
+    repeated: tuple[tuple[int, Tid], ...] = ()
+    garbage: tuple[tuple[int, int, int], ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    perdure: int
+    sources: tuple[SourceRecord, ...]
+
+    def encode(self) -> bytes:
+        """Give the bytes of the file."""
+        return msgspec.json.encode(self, enc_hook=_to_text) + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Manifest:
+        """Read a file. Raises DamageFound."""
+        try:
+            version = msgspec.json.decode(data, type=_Version).perdure
+            if version != VERSION:
+                raise DamageFound(
+                    f"{where} has version {version} of its format, this program reads version {VERSION}",
+                    hint="use a newer version of perdure",
+                )
+            return msgspec.json.decode(data, type=cls, dec_hook=_from_text)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise DamageFound(f"{where} cannot be read: {error}") from None
+
+
+class _Version(msgspec.Struct):
+    perdure: int
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, Tid):
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+def _from_text(kind: type, value: Any) -> Tid:
+    if kind is Tid and isinstance(value, str):
+        return Tid.from_text(value)
+    raise ValueError(f"{value!r} is not the text of a transaction id")

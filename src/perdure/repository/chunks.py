@@ -1,0 +1,75 @@
+"""One chunk: from content to sealed bytes and back, nothing taken on trust in either direction."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from perdure.errors import PerdureError, RepositoryDamaged
+from perdure.formats import zstandard
+from perdure.formats.packfile import Entry
+from perdure.formats.sealing import NONCE_SIZE, Bytes, MasterKey, seal, unseal
+from perdure.model import ChunkId, ChunkKind
+
+HEALING = (
+    "perdure check --read-data names all that is lost; after perdure repair index --read-data the next"
+    " perdure backup stores again what the source still has"
+)
+"""What to do about a chunk that is damaged."""
+
+
+def chunk_id(content: Bytes) -> ChunkId:
+    """Give a chunk's name."""
+    return ChunkId(hashlib.sha256(content).digest())
+
+
+def encode(key: MasterKey, kind: ChunkKind, content: Bytes) -> tuple[bytes, int]:
+    """Give the sealed chunk, and the length of its content if it was compressed, else 0.
+
+    A tree is compressed even if it grows: restic's prune packs uncompressed trees again, each time.
+    """
+    compressed = zstandard.compress(content)
+    if kind is ChunkKind.DATA and len(compressed) >= len(content):
+        sealed, content_length = seal(key, content, os.urandom(NONCE_SIZE)), 0
+    else:
+        sealed, content_length = seal(key, compressed, os.urandom(NONCE_SIZE)), len(content)
+    _prove(key, sealed, content_length, content)
+    return sealed, content_length
+
+
+def _prove(key: MasterKey, sealed: bytes, content_length: int, content: Bytes) -> None:
+    """Decode what was just encoded: the last moment to notice a broken machine."""
+    plain = content if not isinstance(content, memoryview) else bytes(content)
+    try:
+        again = unseal(key, sealed)
+        if content_length:
+            again = zstandard.decompress(again, content_length)
+    except ValueError:
+        again = b"" if content else b"?"
+    if again != plain:
+        raise PerdureError(
+            "a chunk that was just encoded does not decode to what it was",
+            hint="memory or processor of this machine are failing; nothing of it was stored",
+        )
+
+
+def decode(key: MasterKey, sealed: Bytes, entry: Entry, where: str) -> bytes:
+    """Give a chunk's verified content. Raises RepositoryDamaged, naming it and ``where``."""
+    try:
+        content = unseal(key, sealed)
+        if entry.content_length:
+            content = zstandard.decompress(content, entry.content_length)
+    except ValueError as error:
+        raise _damaged(entry, where, str(error)) from None
+    if len(content) != entry.size:
+        raise _damaged(entry, where, f"it has {len(content)} bytes, not {entry.size}")
+    if chunk_id(content) != entry.id:
+        raise _damaged(entry, where, "its SHA-256 is not its name")
+    return content
+
+
+def _damaged(entry: Entry, where: str, why: str) -> RepositoryDamaged:
+    return RepositoryDamaged(
+        f"chunk {entry.id.hex()} in {where} is damaged: {why}",
+        hint=HEALING,
+    )

@@ -1,0 +1,166 @@
+"""Reading chunks: each verified, many at a time, neighbours in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from perdure.errors import NameNotFound, RepositoryDamaged, StoreError
+from perdure.formats.packfile import LENGTH_SIZE, Entry, decode_header, header_range
+from perdure.formats.sealing import Bytes, MasterKey, SealBroken, unseal
+from perdure.model import ChunkId, ChunkKind
+from perdure.pool import Pool
+from perdure.repository.chunks import HEALING, decode
+from perdure.repository.runs import Location
+from perdure.repository.sealed import is_id
+from perdure.stores import Store
+
+SPAN = 8 << 20
+"""Neighbouring chunks are read together up to this many bytes, sealed or as content."""
+
+
+def packfile_name(packfile: bytes) -> str:
+    """Give the name in the store of a packfile."""
+    name = packfile.hex()
+    return f"data/{name[:2]}/{name}"
+
+
+def missing(chunk_id: ChunkId, why: str) -> RepositoryDamaged:
+    """Give the error for a chunk that should be in a packfile and is not."""
+    return RepositoryDamaged(
+        f"chunk {chunk_id.hex()} cannot be read: {why}",
+        hint=HEALING,
+    )
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Chunks that lie one behind the other in a packfile."""
+
+    locations: list[Location]
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return sum(location.entry.size for location in self.locations)
+
+
+class ChunkReader:
+    """Reads chunks by their ids."""
+
+    def __init__(self, store: Store, key: MasterKey) -> None:
+        self._store = store
+        self._key = key
+
+    def read(self, locations: list[Location]) -> bytes:
+        """Give a chunk from the first of its places that is whole. Raises RepositoryDamaged."""
+        failure: Exception | None = None
+        for location in locations:
+            try:
+                return self.read_span(Span([location]))[0]
+            except (RepositoryDamaged, StoreError) as error:
+                failure = failure or error
+        assert failure, "a chunk without a place was not to get here"
+        raise failure
+
+    def read_span(self, span: Span) -> list[bytes]:
+        """Give the chunks of a span. Raises RepositoryDamaged, StoreError."""
+        name = packfile_name(span.locations[0].packfile)
+        start = span.locations[0].entry.offset
+        last = span.locations[-1].entry
+        sealed = memoryview(self._get(name, start, last.offset + last.length, last))
+        where = f"{name} in {self._store.location}"
+        return [
+            decode(
+                self._key,
+                sealed[entry.offset - start : entry.offset - start + entry.length],
+                entry,
+                where,
+            )
+            for entry in (location.entry for location in span.locations)
+        ]
+
+    def _get(self, name: str, start: int, stop: int, entry: Entry) -> bytes:
+        """Read a part of a packfile; that it is not there, or too short, is damage."""
+        where = f"{name} in {self._store.location}"
+        try:
+            return self._store.get(name, start, stop)
+        except NameNotFound:
+            raise missing(entry.id, f"{where} is not there") from None
+        except StoreError:
+            size = self._store.size(name)
+            if size >= stop:
+                raise
+            raise missing(entry.id, f"{where} has only {size} bytes") from None
+
+    def decode(self, sealed: Bytes, entry: Entry, where: str) -> bytes:
+        """Give a chunk of bytes that were read already. Raises RepositoryDamaged."""
+        return decode(self._key, sealed, entry, where)
+
+    def packfiles(self) -> dict[bytes, int]:
+        """Give the id and size of each packfile in the store."""
+        files = ((name.rpartition("/")[2], size) for name, size in self._store.list("data/"))
+        return {bytes.fromhex(name): size for name, size in files if is_id(name)}
+
+    def content(self, packfile: bytes) -> bytes:
+        """Read a whole packfile; nothing of it is verified. Raises NameNotFound, StoreError."""
+        return self._store.get(packfile_name(packfile))
+
+    def header(self, packfile: bytes, size: int) -> list[Entry]:
+        """Read what a packfile of ``size`` bytes holds, by its header. Raises RepositoryDamaged."""
+        name = packfile_name(packfile)
+        where = f"{name} in {self._store.location}"
+        tail = self._store.get(name, max(0, size - LENGTH_SIZE), size)
+        start, stop = header_range(tail, size, where)
+        return self._decode_header(self._store.get(name, start, stop), start, where)
+
+    def header_of(self, content: bytes, where: str) -> list[Entry]:
+        """Give what a packfile that was read already holds. Raises RepositoryDamaged."""
+        start, stop = header_range(content[-LENGTH_SIZE:], len(content), where)
+        return self._decode_header(content[start:stop], start, where)
+
+    def _decode_header(self, sealed: bytes, start: int, where: str) -> list[Entry]:
+        try:
+            return decode_header(unseal(self._key, sealed), start, where)
+        except SealBroken as error:
+            raise RepositoryDamaged(f"{where} has a damaged header: {error}") from None
+
+    def read_many(
+        self,
+        find: Callable[[ChunkKind, ChunkId], list[Location]],
+        load: Callable[[ChunkKind, ChunkId], bytes],
+        kind: ChunkKind,
+        ids: Iterable[ChunkId],
+        pool: Pool,
+    ) -> Iterator[bytes]:
+        """Give chunks in order, reading ahead; ``load`` is asked for what cannot be read so."""
+
+        def read(span: Span) -> list[bytes]:
+            try:
+                return self.read_span(span)
+            except (RepositoryDamaged, StoreError):
+                # One of them is damaged here: each by itself, from wherever it is whole.
+                return [load(kind, place.entry.id) for place in span.locations]
+
+        spans = _spans(find(kind, chunk_id)[0] for chunk_id in ids)
+        for contents in pool.in_order(read, ((span.size, span) for span in spans)):
+            yield from contents
+
+
+def _spans(locations: Iterable[Location]) -> Iterator[Span]:
+    current: list[Location] = []
+    size = 0
+    for location in locations:
+        grown = size + max(location.entry.size, location.entry.length)
+        if current and (not _adjacent(current[-1], location) or grown > SPAN):
+            yield Span(current)
+            current, grown = [], grown - size
+        current.append(location)
+        size = grown
+    if current:
+        yield Span(current)
+
+
+def _adjacent(first: Location, second: Location) -> bool:
+    same = first.packfile == second.packfile
+    return same and first.entry.offset + first.entry.length == second.entry.offset

@@ -1,0 +1,148 @@
+"""Look at snapshots: which there are, and what Perdure knows of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from perdure.errors import RepositoryDamaged, UsageError
+from perdure.formats import manifest
+from perdure.formats.manifest import Manifest, SourceRecord
+from perdure.formats.snapshot import Snapshot
+from perdure.history.folders import Folder
+from perdure.history.in_repository import RepositoryHistory
+from perdure.model import ChunkKind, SnapshotId, Tid
+from perdure.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """A source of a snapshot, as it is listed; ``cut`` is None where it has no transactions."""
+
+    name: str
+    kind: str
+    path: str
+    cut: Tid | None
+    size: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A snapshot, as it is listed. One that another program wrote has no sources, only paths."""
+
+    id: SnapshotId
+    time: datetime
+    hostname: str
+    username: str
+    tags: tuple[str, ...]
+    program: str
+    paths: tuple[str, ...]
+    sources: tuple[SourceInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A source in a snapshot, ready to be read."""
+
+    id: SnapshotId
+    snapshot: Snapshot
+    record: SourceRecord
+    history: RepositoryHistory
+
+
+def list_snapshots(
+    repository: Repository,
+    *,
+    host: str | None = None,
+    tags: Sequence[str] = (),
+    source: str | None = None,
+) -> list[SnapshotInfo]:
+    """List the snapshots, oldest first, that match all that is given. Raises RepositoryDamaged."""
+    infos = [_info(repository, name, snapshot) for name, snapshot in select(repository, host, tags)]
+    return [info for info in infos if source is None or source in {s.name for s in info.sources}]
+
+
+def select(
+    repository: Repository, host: str | None, tags: Sequence[str]
+) -> Iterator[tuple[SnapshotId, Snapshot]]:
+    """Give the snapshots of a host that have all of some tags, oldest first."""
+    for name, snapshot in repository.snapshots():
+        if host in (None, snapshot.hostname) and set(tags) <= set(snapshot.tags):
+            yield name, snapshot
+
+
+def read_manifest(repository: Repository, snapshot: Snapshot) -> Manifest | None:
+    """Read what Perdure noted in a snapshot; None for one that another program wrote.
+
+    Raises RepositoryDamaged.
+    """
+    root = root_of(repository, snapshot)
+    if manifest.NAME not in root:
+        return None
+    file = root.file(manifest.NAME)
+    if file.size > manifest.SIZE_LIMIT:
+        raise RepositoryDamaged(f"{manifest.NAME} claims {file.size} bytes")
+    data = b"".join(repository.load(ChunkKind.DATA, chunk) for chunk in file.chunks)
+    return Manifest.decode(data, manifest.NAME)
+
+
+def root_of(repository: Repository, snapshot: Snapshot) -> Folder:
+    """Give the root folder of a snapshot."""
+    return Folder(repository, PurePosixPath("/"), snapshot.root)
+
+
+def history_of(
+    repository: Repository, snapshot: Snapshot, record: SourceRecord
+) -> RepositoryHistory:
+    """Give the history of a source of a snapshot."""
+    return RepositoryHistory(repository, root_of(repository, snapshot).folder(record.tree))
+
+
+def sources_in(
+    repository: Repository, snapshots: Iterable[tuple[SnapshotId, Snapshot]], name: str | None
+) -> Iterator[Found]:
+    """Give the FileStorages of that name (of any, if it is None) in some snapshots, in their order."""
+    for identity, snapshot in snapshots:
+        known = read_manifest(repository, snapshot)
+        for record in known.sources if known else ():
+            if name in (None, record.name):
+                yield Found(identity, snapshot, record, history_of(repository, snapshot, record))
+
+
+def only_source(known: Manifest, name: str | None, where: str) -> SourceRecord:
+    """Choose a source by its name, or the only one there is. Raises UsageError."""
+    matching = [record for record in known.sources if name in (None, record.name)]
+    if len(matching) == 1:
+        return matching[0]
+    names = ", ".join(repr(record.name) for record in known.sources)
+    raise UsageError(
+        f"{where} has {len(matching)} sources {'' if name is None else f'named {name!r}'}".rstrip(),
+        hint=f"choose one with --source; there are: {names}",
+    )
+
+
+def _info(repository: Repository, name: SnapshotId, snapshot: Snapshot) -> SnapshotInfo:
+    known = read_manifest(repository, snapshot)
+    return SnapshotInfo(
+        id=name,
+        time=snapshot.moment,
+        hostname=snapshot.hostname,
+        username=snapshot.username,
+        tags=snapshot.tags,
+        program=snapshot.program_version,
+        paths=snapshot.paths or (),
+        sources=tuple(
+            SourceInfo(
+                name=record.name,
+                kind=record.kind,
+                path=record.path,
+                cut=record.cut if record.cut.value else None,
+                size=record.size,
+                status=record.status,
+            )
+            for record in (known.sources if known else ())
+        ),
+    )

@@ -1,0 +1,187 @@
+"""Backups of a database that a real ZEO server serves, while several processes write to it and it is packed.
+
+``PERDURE_TEST_SECONDS`` says how long (15 unless told).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ZEO
+import ZODB
+from history_site import HistorySite, back_up, rebuilt_from, transactions_in
+from ZODB.FileStorage import FileStorage
+
+from perdure.check import check
+from perdure.formats.extent import scan
+from perdure.model import SilentObserver, SnapshotId, Subset
+from perdure.restore import RestoreRequest, restore
+
+SECONDS = float(os.environ.get("PERDURE_TEST_SECONDS", "15"))
+WINDOW = 256 << 10
+WRITERS = 3
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Server:
+    """A ZEO server process with its writers."""
+
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "Data.fs"
+
+    @property
+    def address(self) -> str:
+        return str(self.folder / "zeo.sock")
+
+    def start(self) -> None:
+        configuration = self.folder / "zeo.conf"
+        configuration.write_text(
+            f"<zeo>\n address {self.address}\n</zeo>\n"
+            f"<filestorage>\n path {self.path}\n</filestorage>\n"
+        )
+        self._run("-m", "ZEO.runzeo", "-C", str(configuration))
+        writer = str(Path(__file__).with_name("writer.py"))
+        for number in range(WRITERS):
+            self._run(writer, self.address, str(number), str(self.folder / f"notes{number}"))
+
+    def _run(self, *arguments: str) -> None:
+        log = (self.folder / "log").open("ab")
+        command = [sys.executable, *arguments]
+        self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder))
+
+    def stop_writers(self) -> None:
+        (self.folder / "stop").touch()
+        for writer in self.processes[1:]:
+            assert writer.wait(20) == 0, (self.folder / "log").read_text()
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+            process.wait(20)
+
+    def confirmed(self) -> set[str]:
+        """The tids that the server told a writer it had committed."""
+        notes = self.folder.glob("notes*")
+        return {line for path in notes for line in path.read_text().splitlines()}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@dataclass
+class Cut:
+    """What was confirmed before a backup began."""
+
+    before: set[str]
+
+
+def test_snapshots_of_a_living_server(server: Server, tmp_path: Path) -> None:
+    source = random.Random(7)
+    site = HistorySite(WINDOW)
+    cuts: dict[SnapshotId, Cut] = {}
+    generations: list[Path] = []
+    observer = SilentObserver()
+    wait_for(lambda: len(server.confirmed()) > 5)
+    end = time.monotonic() + SECONDS
+    with ThreadPoolExecutor() as pool:
+        packing = pool.submit(pack_now_and_then, server, generations, end)
+        while time.monotonic() < end:
+            before = server.confirmed()
+            report = back_up(site.repository, server.path, window=WINDOW, observer=observer)
+            assert report.snapshot_id is not None
+            cuts[report.snapshot_id] = Cut(before)
+            time.sleep(source.random() * 0.2)
+        packing.result()
+    server.stop_writers()
+    keep_generation(server.path, generations)
+
+    assert len(cuts) > 5
+    found = site.found()
+    for name, cut in cuts.items():
+        data, _ = rebuilt_from(found[name])
+        assert_prefix(data, cut, generations)
+        assert_opens(site, name, tmp_path / "out")
+    checked = check(site.repository, read_data=Subset(), observer=SilentObserver())
+    assert not checked.damaged, checked
+    site.repository.close()
+    print(
+        f"{len(cuts)} snapshots, {len(generations)} packs, {len(server.confirmed())} transactions"
+    )
+
+
+def pack_now_and_then(server: Server, generations: list[Path], end: float) -> None:
+    source = random.Random(8)
+    client: Any = ZEO.DB(server.address, wait_timeout=20)
+    while time.monotonic() < end:
+        keep_generation(server.path, generations)
+        client.pack(time.time() - source.choice([0, 0.5, 2]))
+        time.sleep(source.random())
+    client.close()
+
+
+def keep_generation(path: Path, generations: list[Path]) -> None:
+    """Keep hold of the file that the next pack replaces; it grows until then."""
+    kept = path.with_name(f"generation{len(generations)}.fs")
+    os.link(path, kept)
+    if not generations or not kept.samefile(generations[-1]):
+        generations.append(kept)
+    else:
+        kept.unlink()
+
+
+def assert_prefix(data: bytes, cut: Cut, generations: list[Path]) -> None:
+    """The bytes begin one of the server's files, end behind a whole transaction, and lack none."""
+    files = [path.read_bytes() for path in generations]
+    assert any(file.startswith(data) for file in files)
+    tids = {f"{header.tid:016x}" for header in transactions_in(data)}
+    last = max(tids)
+    everything = {f"{h.tid:016x}" for file in files for h in scan(file, 0, where="Data.fs").headers}
+    assert tids <= everything
+    assert last >= max(cut.before), "what was confirmed before the backup began is in it"
+    of_this = next(file for file in files if file.startswith(data))
+    missing = {
+        f"{header.tid:016x}"
+        for header in scan(of_this, 0, where="Data.fs").headers
+        if f"{header.tid:016x}" <= last
+    } - tids
+    assert not missing
+
+
+def assert_opens(site: HistorySite, name: SnapshotId, target: Path) -> None:
+    restore(site.repository, RestoreRequest(target, name, force=True), SilentObserver())
+    database: Any = ZODB.DB(FileStorage(str(target / "Data.fs"), read_only=True))
+    root = database.open().root()
+    for number in range(WRITERS):
+        for content in root.get(f"writer{number}", {}).values():
+            assert content["text"]
+    database.close()
+
+
+def wait_for(condition: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)

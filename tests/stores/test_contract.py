@@ -1,0 +1,119 @@
+"""What every store must do, whatever lies under it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perdure.errors import NameNotFound, StoreError, UsageError
+from perdure.stores import Store, open_store
+from perdure.stores.local import LocalStore
+from perdure.stores.memory import MemoryStore
+from perdure.stores.wrappers import CountingStore, DryRunStore
+
+ID = "ab" * 32
+
+
+@pytest.fixture(params=["local", "memory", "counting", "dry run"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    made: dict[str, Store] = {
+        "local": LocalStore(tmp_path / "deep" / "store"),
+        "memory": MemoryStore(),
+        "counting": CountingStore(LocalStore(tmp_path / "counted")),
+        "dry run": DryRunStore(LocalStore(tmp_path / "dry")),
+    }
+    return made[request.param]
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 1000])
+@pytest.mark.parametrize("name", ["config", f"keys/{ID}", f"data/ab/{ID}"])
+def test_what_is_put_is_there(store: Store, name: str, data: bytes) -> None:
+    store.put(name, data)
+
+    assert store.get(name) == data
+    assert store.size(name) == len(data)
+
+
+def test_ranges(store: Store) -> None:
+    store.put("config", b"0123456789")
+
+    assert store.get("config", 3) == b"3456789"
+    assert store.get("config", 3, 7) == b"3456"
+    assert store.get("config", 0, 10) == b"0123456789"
+    assert store.get("config", 4, 4) == b""
+
+
+def test_a_short_range_is_an_error(store: Store) -> None:
+    store.put("config", b"0123456789")
+
+    with pytest.raises(StoreError, match="before byte 11"):
+        store.get("config", 3, 11)
+
+
+def test_list_gives_what_is_below_a_folder(store: Store) -> None:
+    store.put("config", b"c")
+    store.put(f"data/ab/{ID}", b"12")
+    store.put(f"data/cd/{ID}", b"123")
+    store.put(f"index/{ID}", b"1234")
+
+    assert sorted(store.list("data/")) == [(f"data/ab/{ID}", 2), (f"data/cd/{ID}", 3)]
+    assert list(store.list("index/")) == [(f"index/{ID}", 4)]
+    assert list(store.list("snapshots/")) == []
+
+
+def test_delete(store: Store) -> None:
+    store.put(f"keys/{ID}", b"k")
+    store.delete(f"keys/{ID}")
+
+    assert list(store.list("keys/")) == []
+    for verb in (store.get, store.size, store.delete):
+        with pytest.raises(NameNotFound, match=ID):
+            verb(f"keys/{ID}")
+
+
+def test_put_again(store: Store) -> None:
+    store.put("config", b"first")
+    store.put("config", b"second")
+    store.delete("config")
+    store.put("config", b"third")
+
+    assert store.get("config") == b"third"
+
+
+def test_counting() -> None:
+    store = CountingStore(MemoryStore("here"))
+    store.put("config", b"abc")
+    store.get("config", 1)
+
+    assert store.calls == {"put": 1, "get": 1}
+    assert (store.bytes_put, store.bytes_got, store.location) == (3, 2, "here")
+
+
+def test_a_dry_run_changes_nothing() -> None:
+    inner = MemoryStore()
+    inner.put("config", b"old")
+    inner.put(f"keys/{ID}", b"key")
+    store = DryRunStore(inner)
+
+    store.put("config", b"new")
+    store.put(f"index/{ID}", b"index")
+    store.delete(f"keys/{ID}")
+
+    assert store.get("config") == b"new"
+    assert list(store.list("keys/")) == []
+    assert store.added == 8
+    assert inner.contents == {"config": b"old", f"keys/{ID}": b"key"}
+
+
+@pytest.mark.parametrize("location", ["s3:https://host/bucket", "sftp:host:/x", "rest:http://x/"])
+def test_what_is_not_supported(location: str) -> None:
+    with pytest.raises(UsageError, match="not supported"):
+        open_store(location)
+
+
+def test_open_store(tmp_path: Path) -> None:
+    assert open_store(str(tmp_path)).location == str(tmp_path)
+    assert open_store(f"file://{tmp_path}").location == str(tmp_path)
+    with pytest.raises(UsageError):
+        open_store("")

@@ -1,0 +1,143 @@
+"""The benchmark measures what it says: its data is the same each time, its states follow each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import dataset
+from bench.measuring import Cost, PageCache, measure
+from bench.report import growth, steps, verdicts
+from bench.stage import Stage, next_boundary
+from bench.targets import judge, judge_growth
+from perdure.formats.extent import scan
+
+ROOT = Path(__file__).parent.parent
+STATES = ("base", "same", "small", "grown", "packed", "regrown")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    return dataset.ensure(folder, "2M", 5, long_run=True)
+
+
+def test_the_same_seed_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    again = dataset.ensure(tmp_path, "2M", 5)
+    for name in ("base.fs", "grown.tail", "packed.fs", "regrown.tail"):
+        assert (again / name).read_bytes() == (data / name).read_bytes()
+
+
+def test_states_follow_each_other_as_on_a_server(data: Path, tmp_path: Path) -> None:
+    stage = Stage(data, tmp_path / "site")
+    inodes = {}
+    for state in STATES:
+        stage.apply(state)
+        inodes[state] = stage.data.stat().st_ino
+        if state in stage.states:
+            found = hashlib.sha256(stage.data.read_bytes()).hexdigest()
+            assert found == stage.states[state]["sha256"]
+        headers = scan(stage.data.read_bytes(), 0, where="Data.fs").headers
+        assert headers[-1].end == stage.data.stat().st_size
+    assert inodes["base"] == inodes["grown"] != inodes["packed"] == inodes["regrown"]
+
+
+def test_the_data_is_what_the_statistics_say(data: Path) -> None:
+    known = json.loads((data / "states.json").read_text())
+    statistics = known["statistics"]
+    assert known["states"]["base"]["size"] >= 2 << 20
+    assert 0 < statistics["packed_transactions"] < statistics["transactions"]
+    assert statistics["back_pointers"] > 0
+    assert known["states"]["packed"]["size"] < known["states"]["grown"]["size"]
+    assert 3 < statistics["text_zstd3_ratio"] < 4
+
+
+def test_the_long_run_has_its_steps(data: Path) -> None:
+    known = json.loads((data / "run.json").read_text())
+    assert [len(known["run"]), len(known["run-regrown"])] == [50, 5]
+    sizes = [step["size"] for step in known["run"]]
+    assert sizes == sorted(set(sizes))
+    assert (data / "run.tail").stat().st_size == sizes[-1] - state_size(data, "grown")
+
+
+def test_a_boundary_is_the_end_of_a_transaction(data: Path) -> None:
+    tail = data / "grown.tail"
+    boundary = next_boundary(tail, 1000)
+    assert 1000 <= boundary < tail.stat().st_size
+
+
+def test_measuring_counts_processor_memory_and_bytes_read(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(5_000_000))
+    code = f"x = open({str(file)!r}, 'rb').read(); y = bytearray(50_000_000); print(len(x))"
+    cost, output = measure([sys.executable, "-c", code], tmp_path, {})
+    assert output == "5000000\n"
+    assert cost.wall > 0
+    assert cost.cpu > 0
+    assert cost.rss > 50_000_000
+    assert cost.read is None or cost.read >= 5_000_000
+
+
+def state_size(data: Path, state: str) -> int:
+    known = json.loads((data / "states.json").read_text())
+    size: int = known["states"][state]["size"]
+    return size
+
+
+def cost(wall: float, *, added: int = 0, rss: int = 100_000_000) -> Cost:
+    return Cost(wall=wall, cpu=wall, rss=rss, read=None, added=added)
+
+
+def test_targets_are_ratios_of_medians() -> None:
+    runs = {
+        ("first full", "perdure"): [cost(3, added=60), cost(9, added=60), cost(2.9, added=60)],
+        ("first full", "restic"): [cost(6, added=100), cost(5, added=100), cost(6, added=100)],
+        ("nothing changed", "perdure"): [cost(0.5)],
+    }
+    found = {(v.measure, v.against): v for v in judge(runs)}
+    assert found["first full, wall", "restic"].reached == 0.5
+    assert found["first full, wall", "restic"].ok
+    assert found["first full, added", "restic"].ok
+    assert not found["nothing changed, wall", ""].ok
+    assert found["peak memory", ""].reached == 100
+    assert "MISSED" in verdicts(found.values())
+    assert "0.500" in steps(runs)
+
+
+def test_growth_compares_the_smallest_with_the_largest() -> None:
+    small = {("small increment", "perdure"): [cost(0.4)]}
+    large = {("small increment", "perdure"): [cost(0.6)]}
+    (verdict,) = judge_growth({"64M": small, "256M": small, "1G": large})
+    assert not verdict.ok
+    assert "1.50" in growth({"64M": small, "1G": large})
+    assert list(judge_growth({"64M": small})) == []
+
+
+def test_a_warm_cache_needs_no_rights(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    cache = PageCache("warm")
+    cache.prepare(tmp_path)
+    assert cache.mode == "warm"
+
+
+@pytest.mark.slow
+def test_each_tool_gives_back_what_it_took(tmp_path: Path, data: Path) -> None:
+    names = ["perdure", "repozo -Q", *(["restic"] if shutil.which("restic") else [])]
+    command = [sys.executable, "-m", "bench", "--size", "2M", "--seed", "5", "--repeat", "1"]
+    command += ["--only", ",".join(names), "--scenario", "main", "--cache", "warm"]
+    command += ["--data", str(data.parent), "--work", str(tmp_path / "work")]
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "targets at 2M" in done.stdout, done.stdout + done.stderr
+    (kept,) = tmp_path.glob("*.json")
+    runs = json.loads(kept.read_text())["runs"]
+    assert {run["tool"] for run in runs} == set(names)
+    assert len({run["step"] for run in runs}) == 10
+    assert not (tmp_path / "work").exists()
