@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 import ZEO
 import ZODB
 from history_site import HistorySite, back_up, rebuilt_from, transactions_in
+from ZEO.Exceptions import ServerException
 from ZODB.FileStorage import FileStorage
 
 from perdure.check import check
@@ -119,6 +121,7 @@ def test_snapshots_of_a_living_server(server: Server, tmp_path: Path) -> None:
     keep_generation(server.path, generations)
 
     assert len(cuts) > 5
+    assert len(generations) > 1, "not one pack came about"
     found = site.found()
     for name, cut in cuts.items():
         data, _ = rebuilt_from(found[name])
@@ -137,7 +140,9 @@ def pack_now_and_then(server: Server, generations: list[Path], end: float) -> No
     client: Any = ZEO.DB(server.address, wait_timeout=20)
     while time.monotonic() < end:
         keep_generation(server.path, generations)
-        client.pack(time.time() - source.choice([0, 0.5, 2]))
+        # Undo records that lead into what a pack drops make ZODB give up, and leave the file as it is.
+        with suppress(ServerException):
+            client.pack(time.time() - source.choice([0, 0.5, 2]))
         time.sleep(source.random())
     client.close()
 

@@ -17,14 +17,14 @@ from perdure.history.recording import OldPiece, Recorder
 from perdure.model import NO_TID, Observer, Tid
 from perdure.plan import HistoryPlan, Method
 from perdure.repository import Repository, Writer
-from perdure.sources.filestorage import FileStorageCut
+from perdure.sources.protocol import Cut
 
 _GROUP_LIMIT = 200
 _SLACK = 1 << 20
 
 
 def advance(
-    cut: FileStorageCut,
+    cut: Cut,
     identity: SourceRecord,
     earlier: Earlier | None,
     plan: HistoryPlan,
@@ -40,7 +40,7 @@ def advance(
 class _Run:
     def __init__(
         self,
-        cut: FileStorageCut,
+        cut: Cut,
         earlier: Earlier | None,
         plan: HistoryPlan,
         repository: Repository,

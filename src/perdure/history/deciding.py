@@ -19,7 +19,7 @@ from perdure.formats.manifest import Proof, SourceRecord
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import Observer
 from perdure.plan import HistoryPlan, PieceState, compare, continue_history, full
-from perdure.sources.filestorage import FileStorageCut
+from perdure.sources.protocol import Cut
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -88,9 +88,7 @@ class Advance:
     """The ranges of the file that this run stored."""
 
 
-def decide(
-    cut: FileStorageCut, earlier: Earlier | None, *, verify: bool, observer: Observer
-) -> HistoryPlan:
+def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observer) -> HistoryPlan:
     """Say how to read the file, given what the last snapshot has. Raises SourceDamaged."""
     if earlier is None:
         return full("the source has no earlier snapshot in this repository")
@@ -122,7 +120,7 @@ def unchanged(earlier: Earlier, identity: SourceRecord, plan: HistoryPlan) -> Ad
     return Advance(record, earlier.history, plan, Totals())
 
 
-def _first_change(cut: FileStorageCut, ranges: Iterable[Proof], observer: Observer) -> Proof | None:
+def _first_change(cut: Cut, ranges: Iterable[Proof], observer: Observer) -> Proof | None:
     """Find the first range of the file that is not as it was when it was stored."""
     for stored in ranges:
         if cut.proof(stored.position, stored.size) != stored:
@@ -137,7 +135,7 @@ def _kept(history: RepositoryHistory) -> Iterator[Proof]:
         yield Proof(facts.start, facts.end - facts.start, facts.sha256)
 
 
-def verify(cut: FileStorageCut, done: Advance, observer: Observer) -> None:
+def verify(cut: Cut, done: Advance, observer: Observer) -> None:
     """Read again what was read of the source, and compare it. Raises SourceDamaged."""
     changed = _first_change(cut, done.stored, observer)
     if changed is not None:

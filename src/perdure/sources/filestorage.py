@@ -13,7 +13,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from perdure.formats.filestorage import (
     damage,
 )
 from perdure.formats.manifest import Position, Proof
+from perdure.sources.protocol import Evidence
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -39,22 +39,6 @@ WINDOW = 64 << 20
 _BLOCK = 1 << 20
 _ATTEMPTS = 40
 _PAUSE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What still stands of the file that an earlier run read."""
-
-    same_file: bool
-    """Device and inode are the same."""
-    first_stands: bool
-    last_stands: bool
-    """The raw bytes of its last transaction are where they were."""
-
-    @property
-    def continues(self) -> bool:
-        """Whether everything before the earlier end is as it was."""
-        return self.same_file and self.first_stands and self.last_stands
 
 
 class FileStorageSource:
@@ -67,7 +51,8 @@ class FileStorageSource:
 
     def __init__(self, path: Path, name: str | None = None, window: int = WINDOW) -> None:
         self.path = path.absolute()
-        self.name = name or str(self.path)
+        self.place = str(self.path)
+        self.name = name or self.place
         self._window = window
 
     @contextmanager
