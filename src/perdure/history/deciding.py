@@ -7,7 +7,7 @@ for reading columns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ import msgspec
 from perdure.errors import DamageFound, SourceDamaged
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Proof, SourceRecord
+from perdure.history.blobs import EarlierBlobs, FoundBlobs
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import Observer
 from perdure.plan import HistoryPlan, PieceState, compare, continue_history, full
-from perdure.sources.protocol import Cut
+from perdure.sources.protocol import Blobs, Cut
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -52,6 +53,7 @@ class Earlier:
 
     record: SourceRecord
     history: RepositoryHistory
+    blobs: EarlierBlobs | None = None
 
     def states(self) -> list[PieceState]:
         """Describe the layouts for a plan. Raises DamageFound.
@@ -86,6 +88,7 @@ class Advance:
     totals: Totals
     stored: Sequence[Proof] = ()
     """The ranges of the file that this run stored."""
+    blobs: FoundBlobs = field(default_factory=FoundBlobs)
 
 
 def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observer) -> HistoryPlan:
@@ -99,6 +102,8 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
         )
     if not evidence.continues:
         return compare("the transactions of the last snapshot are no longer where they were")
+    if cut.blobs is not None and _lacks_blobs(earlier, cut.blobs):
+        return compare("the last snapshot lacks the blobs")
     try:
         states = earlier.states()
         changed = _first_change(cut, _kept(earlier.history), observer) if verify else None
@@ -114,9 +119,17 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
     return continue_history(states, cut.limit)
 
 
+def _lacks_blobs(earlier: Earlier, blobs: Blobs) -> bool:
+    if earlier.blobs is None:
+        return True
+    return blobs.place is not None and earlier.blobs.record.unseen
+
+
 def unchanged(earlier: Earlier, identity: SourceRecord, plan: HistoryPlan) -> Advance:
     """Say that the last snapshot has everything; ``identity`` has path and tree of the source now."""
-    record = msgspec.structs.replace(earlier.record, path=identity.path, tree=identity.tree)
+    record = msgspec.structs.replace(
+        earlier.record, path=identity.path, tree=identity.tree, database=identity.database
+    )
     return Advance(record, earlier.history, plan, Totals())
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Position, Proof
+from perdure.model import BlobId
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -30,6 +31,21 @@ class Evidence:
         return self.same_file and self.first_stands and self.last_stands
 
 
+class Blobs(Protocol):
+    """Where the files of a storage's blobs are."""
+
+    @property
+    def place(self) -> str | None:
+        """What messages and snapshots call it; None: it is not known where they are."""
+
+    @property
+    def layout(self) -> str | None:
+        """How they are arranged, ``bushy`` or ``lawn``; None where that does not matter."""
+
+    def open(self, blob: BlobId) -> BinaryIO | None:
+        """Open the file of a blob; None when there is none. Raises OSError when it cannot be read."""
+
+
 class Cut(Protocol):
     """A storage at one transaction, as the bytes of the Data.fs that holds it."""
 
@@ -40,6 +56,8 @@ class Cut(Protocol):
     limit: int
     """Bytes of the file; what is committed may end before."""
     bytes_read: int
+    blobs: Blobs | None
+    """None: blobs are not asked for."""
 
     def extents(
         self,
@@ -53,6 +71,9 @@ class Cut(Protocol):
 
     def identify(self, position: int) -> tuple[int, int] | None:
         """Give oid and tid of the record at a position; None where no record is."""
+
+    def data_at(self, position: int, limit: int) -> bytes | None:
+        """Give the data of the record at a position, behind all back pointers; None for more than a limit."""
 
     def proof(self, position: int, size: int) -> Proof:
         """Give the SHA-256 of a range of the file, which may end before the range does."""
@@ -76,6 +97,11 @@ class Source(Protocol):
     """What identifies it from run to run."""
     place: str
     """Where it is: for a FileStorage, the path of its Data.fs."""
+    database: str
+    """What the site calls it: ``main``; empty if nothing is known."""
 
     def cut(self) -> AbstractContextManager[Cut]:
         """Fix what is read. Raises SourceUnusable."""
+
+    def concerns(self) -> Iterator[str]:
+        """Say what is not right with it, though it can be read."""
