@@ -144,7 +144,7 @@ def test_restore(program: Program, backed_up: str, data_fs: Path) -> None:
     program("backup", "--filestorage", str(data_fs))
     done = program("restore", "--to", "new", "--json")
     assert Path("new/Data.fs").read_bytes() == data_fs.read_bytes()
-    assert done.summary["files"] == [
+    assert done.summary["sources"][0]["files"] == [
         str(Path("new/Data.fs").absolute()),
         f"{Path.cwd()}/new/Data.fs.index",
     ]
