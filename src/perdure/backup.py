@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
 import msgspec
 
-from perdure.errors import DamageFound, UsageError
+from perdure.errors import DamageFound, RepositoryDamaged, UsageError
 from perdure.formats import blobs, golang, history, manifest
 from perdure.formats.manifest import (
     COMPLETE,
@@ -28,7 +28,7 @@ from perdure.model import NO_TID, BlobId, ChunkKind, Observer, SnapshotId, Tid
 from perdure.plan import Method
 from perdure.repository import Lock, Repository, Writer
 from perdure.snapshots import sources_in
-from perdure.sources.protocol import Cut, Source
+from perdure.sources.protocol import Blobs, Cut, Source
 
 Listed = tuple[SnapshotId, Snapshot]
 _ATTEMPTS = 2
@@ -194,9 +194,11 @@ class _Run:
             )
         return done
 
-    def _advance(self, source: Source, cut: Cut, tree: str) -> _Done:
+    def _advance(self, source: Source, cut: Cut, tree: str, *, trust_blobs: bool = True) -> _Done:
         """Bring history and blobs of one source up to its cut."""
         earlier = _earlier(self._repository, source.name, self._snapshots, self._observer)
+        if earlier is not None and not trust_blobs:
+            earlier = replace(earlier, blobs=None)
         identity = SourceRecord(
             name=source.name,
             kind=source.kind,
@@ -227,20 +229,31 @@ class _Run:
         record, kept = done.record, KeptBlobs()
         if cut.blobs is not None:
             name = f"{tree.removesuffix(history.SUFFIX)}{blobs.SUFFIX}"
-            folder, facts, kept = keep_blobs(
-                cut.blobs,
-                done.blobs,
-                earlier.blobs if earlier else None,
-                BlobFolder(Folder(self._repository, PurePosixPath("/", name), None)),
-                self._writer,
-                self._observer,
-                verify=verify_source,
-            )
+            try:
+                folder, facts, kept = self._keep_blobs(cut.blobs, name, done, earlier)
+            except RepositoryDamaged as error:
+                if not trust_blobs:
+                    raise
+                self._observer.warning(f"{error}; all blobs are looked for anew")
+                return self._advance(source, cut, tree, trust_blobs=False)
             folders[name] = folder.folder
             record = _with_blobs(record, msgspec.structs.replace(facts, tree=name))
         report = _report(record, done, kept, cut.bytes_read)
         nothing_new = plan.method is Method.NOTHING and not kept.new
         return _Done(record, folders, report, kept.missing, nothing_new)
+
+    def _keep_blobs(
+        self, found: Blobs, name: str, done: Advance, earlier: Earlier | None
+    ) -> tuple[BlobFolder, BlobsRecord, KeptBlobs]:
+        return keep_blobs(
+            found,
+            done.blobs,
+            earlier.blobs if earlier else None,
+            BlobFolder(Folder(self._repository, PurePosixPath("/", name), None)),
+            self._writer,
+            self._observer,
+            verify=self._request.verify_source,
+        )
 
 
 def _with_blobs(record: SourceRecord, facts: BlobsRecord) -> SourceRecord:

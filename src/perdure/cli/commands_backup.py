@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="A Data.fs to back up; may be given several times.",
 )
+@click.option(
+    "--blobs",
+    type=click.Path(path_type=Path),
+    help="The blob directory that belongs to the --filestorage.",
+)
+@click.option("--no-blobs", is_flag=True, help="Back up the databases without their blobs.")
 @click.option("--source", "name", help="Name of the source; by default its path.")
 @click.option("--host", help="Host name in the snapshot; by default this machine's.")
 @tags("Tag of the snapshot; may be given several times.")
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
 def backup(
     session: Session,
     paths: tuple[Path, ...],
+    blobs: Path | None,
+    no_blobs: bool,
     name: str | None,
     host: str | None,
     tags: tuple[str, ...],
@@ -47,7 +56,7 @@ def backup(
     dry_run: bool,
 ) -> None:
     """Make a snapshot of databases, while servers write to them."""
-    sources = _sources(paths, name)
+    sources = _sources(paths, name, blobs, no_blobs)
     request = _request(host, tags, verify_source, skip_if_unchanged, dry_run)
     from perdure.backup import backup as back_up
 
@@ -64,7 +73,9 @@ def backup(
         )
 
 
-def _sources(paths: tuple[Path, ...], name: str | None) -> list[FileStorageSource]:
+def _sources(
+    paths: tuple[Path, ...], name: str | None, blobs: Path | None, no_blobs: bool
+) -> list[FileStorageSource]:
     if not paths:
         raise UsageError("no source is given", hint="name a Data.fs with --filestorage")
     if name:
@@ -74,9 +85,19 @@ def _sources(paths: tuple[Path, ...], name: str | None) -> list[FileStorageSourc
             f"--source names one source, and there are {len(paths)}",
             hint="without --source each is named by its path",
         )
+    if blobs and (no_blobs or len(paths) > 1):
+        raise UsageError(
+            "--blobs names the blob directory of one --filestorage",
+            hint="--zope-conf or --zeo-conf finds all storages with their blob directories",
+        )
     from perdure.sources.filestorage import FileStorageSource
 
-    return [FileStorageSource(Path(text("path", str(path.absolute()))), name) for path in paths]
+    return [
+        FileStorageSource(
+            Path(text("path", str(path.absolute()))), name, blobs=blobs, without_blobs=no_blobs
+        )
+        for path in paths
+    ]
 
 
 def _request(
@@ -123,8 +144,14 @@ def _show(output: Output, report: BackupReport, dry_run: bool) -> None:
 
 def _spoken(source: SourceReport) -> str:
     name = messages.printable(source.name)
+    blobs = ""
+    if source.blobs is not None and source.blobs.count:
+        blobs = (
+            f", {messages.count(source.blobs.count, 'blob')} ({messages.size(source.blobs.size)})"
+        )
     return (
-        f"{name} ({messages.size(source.size)}) to {messages.cut(source.cut)} UTC, {source.method}"
+        f"{name} ({messages.size(source.size)}{blobs}) to {messages.cut(source.cut)} UTC,"
+        f" {source.method}"
     )
 
 
@@ -155,4 +182,6 @@ def _source_values(source: SourceReport) -> dict[str, Any]:
         "records_new": source.records_new,
         "bytes_new": source.bytes_new,
         "bytes_read": source.bytes_read,
+        "database": source.database,
+        "blobs": asdict(source.blobs) if source.blobs else None,
     }

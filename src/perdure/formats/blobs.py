@@ -31,6 +31,7 @@ TEMPORARY = "tmp"
 BUSHY, LAWN = "bushy", "lawn"
 LAYOUTS = (BUSHY, LAWN)
 OLD_SUFFIX = ".old"
+FILE_SUFFIX = ".blob"
 CHUNK_SIZE = 2 << 20
 """Bytes of a blob in a chunk; the last one has the rest."""
 

@@ -16,6 +16,7 @@ from perdure.errors import StoreError, UsageError
 from perdure.formats.blobs import (
     BUSHY,
     CHUNK_SIZE,
+    FILE_SUFFIX,
     LAYOUT_FILE,
     LAYOUTS,
     TEMPORARY,
@@ -26,7 +27,6 @@ from perdure.sources.blobs import blob_layout
 from perdure.sources.filestorage_writer import make_directory, sync_directory
 
 _MODE = 0o444
-_BLOB = ".blob"
 
 
 class BlobTarget:
@@ -97,7 +97,7 @@ class BlobTarget:
                 folders.remove(TEMPORARY)
             below = os.path.relpath(folder, self.path)
             for name in files:
-                if name.endswith(_BLOB) and f"{below}/{name}" not in places:
+                if name.endswith(FILE_SUFFIX) and f"{below}/{name}" not in places:
                     yield Path(folder, name)
 
     def remove(self, stray: Path) -> None:
