@@ -68,7 +68,8 @@ class TwoStorages:
 
     def state(self) -> SiteState:
         return {
-            name: State(storage.data, storage.contents()) for name, storage in self.storages.items()
+            name: State(storage.data, by_path(storage.contents()))
+            for name, storage in self.storages.items()
         }
 
     def close(self) -> None:
@@ -292,7 +293,7 @@ def test_one_of_two_storages_is_in_use(
     folder, store, _, present = in_place
     server: Any = FileStorage(str(folder / "main/Data.fs"))
     repository = opened(store)
-    with pytest.raises(TargetInUse, match="main/Data[.]fs is in use"):
+    with pytest.raises(TargetInUse, match=r"main/Data\.fs is in use"):
         give_back(repository, None)
     server.close()
     repository.close()
