@@ -80,6 +80,7 @@ def _judged(repository: Repository, request: ForgetRequest) -> tuple[GroupVerdic
     return apply_policy(
         [candidate for candidate in known if candidate.id in chosen],
         request.policy,
+        now=repository.clock(),
         group_by=request.group_by,
         others=[candidate for candidate in known if candidate.id not in chosen],
     )

@@ -2,8 +2,8 @@
 
 The rules and their results are restic's (0.14): each rule goes through a group from the newest snapshot
 to the oldest, ``keep-daily N`` keeps the newest one of each of the last N days that have any, and so on;
-``keep-within`` counts from the newest one of the group. Days and hours are those at the offset with
-which the snapshot's time is written; Perdure writes UTC.
+``keep-within`` counts from the newest one that is not in the future. Days and hours are those at the
+offset with which the snapshot's time is written; Perdure writes UTC.
 
 Two things are Perdure's own.
 
@@ -187,9 +187,13 @@ class _Rule:
     within: Duration = NO_TIME
     tags: tuple[str, ...] = ()
 
-    def keeps(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    def keeps(self, candidates: Sequence[Candidate], now: datetime) -> Iterator[Candidate]:
         """Give what it keeps of candidates that are given newest first."""
-        since = self.within.before(candidates[0].time) if self.within and candidates else None
+        since = None
+        if self.within:
+            # A snapshot made under a clock that was fast must not make all others look old.
+            times = (candidate.time for candidate in candidates if candidate.time < now)
+            since = self.within.before(next(times, _BEGINNING))
         left, last = self.count, None
         for candidate in candidates:
             if not set(self.tags) <= set(candidate.tags):
@@ -218,6 +222,7 @@ def apply_policy(
     candidates: Iterable[Candidate],
     policy: Policy,
     *,
+    now: datetime,
     group_by: Sequence[str] = ("source",),
     others: Iterable[Candidate] = (),
 ) -> tuple[GroupVerdict, ...]:
@@ -233,7 +238,7 @@ def apply_policy(
     newest = _newest([*(each for group in groups.values() for each in group), *others])
     rules = list(_rules(policy))
     return tuple(
-        GroupVerdict(group, tuple(_judged(_newest_first(members), rules, newest)))
+        GroupVerdict(group, tuple(_judged(_newest_first(members), rules, newest, now)))
         for group, members in sorted(groups.items(), key=lambda item: repr(item[0]))
     )
 
@@ -255,14 +260,17 @@ def _rules(policy: Policy) -> Iterator[_Rule]:
 
 
 def _judged(
-    candidates: list[Candidate], rules: Sequence[_Rule], newest: dict[SnapshotId, list[str]]
+    candidates: list[Candidate],
+    rules: Sequence[_Rule],
+    newest: dict[SnapshotId, list[str]],
+    now: datetime,
 ) -> Iterator[Verdict]:
     reasons: defaultdict[SnapshotId, list[str]] = defaultdict(list)
     complete = [candidate for candidate in candidates if not candidate.incomplete]
     for rule in rules:
-        for candidate in rule.keeps(complete):
+        for candidate in rule.keeps(complete, now):
             reasons[candidate.id].append(rule.reason)
-        for candidate in _incomplete_kept(rule, candidates, complete):
+        for candidate in _incomplete_kept(rule, candidates, complete, now):
             reasons[candidate.id].append(f"{rule.reason}, incomplete")
     for candidate in candidates:
         why = reasons[candidate.id] or newest.get(candidate.id, [])
@@ -270,7 +278,7 @@ def _judged(
 
 
 def _incomplete_kept(
-    rule: _Rule, candidates: list[Candidate], complete: list[Candidate]
+    rule: _Rule, candidates: list[Candidate], complete: list[Candidate], now: datetime
 ) -> Iterator[Candidate]:
     if len(complete) == len(candidates):
         return
@@ -281,7 +289,7 @@ def _incomplete_kept(
         for candidate in candidates
         if not (candidate.incomplete and period and period(candidate.time) in taken)
     ]
-    yield from (candidate for candidate in rule.keeps(open_to_it) if candidate.incomplete)
+    yield from (candidate for candidate in rule.keeps(open_to_it, now) if candidate.incomplete)
 
 
 def _why_dropped(candidate: Candidate) -> Iterator[str]:
