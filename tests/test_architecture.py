@@ -20,6 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "model": {"errors"},
     "formats": {"errors", "model"},
     "plan": {"errors", "model", "formats"},
+    "retention": {"errors", "model", "formats"},
     "pool": set(),
     "stores": {"errors", "model"},
     "repository": {"errors", "model", "formats", "stores", "pool"},
@@ -31,6 +32,7 @@ LAYERS: dict[str, set[str]] = {
             "model",
             "formats",
             "plan",
+            "retention",
             "pool",
             "repository",
             "sources",
@@ -38,9 +40,12 @@ LAYERS: dict[str, set[str]] = {
             "history",
         ),
     },
-    "cli": {"errors", "model", "formats", "repository", "sources", "stores", "use case"},
+    "cli": {
+        *("errors", "model", "formats", "retention"),
+        *("repository", "sources", "stores", "use case"),
+    },
 }
-PURE = {"errors", "model", "formats", "plan"}
+PURE = {"errors", "model", "formats", "plan", "retention"}
 WORLD = {"os", "io", "pathlib", "time", "socket", "threading", "subprocess", "shutil", "logging"}
 MOST_LINES, MOST_BODY_LINES = 450, 60
 

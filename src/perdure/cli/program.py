@@ -11,6 +11,7 @@ from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
 from perdure.cli.commands_restore import assemble, restore
+from perdure.cli.commands_retention import forget, prune, tag
 from perdure.cli.options import repository_options
 
 NAME = "perdure"
@@ -26,6 +27,9 @@ _COMMANDS = (
     snapshots,
     log,
     restore,
+    forget,
+    prune,
+    tag,
     check,
     repair,
     unlock,
