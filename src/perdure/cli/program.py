@@ -12,6 +12,7 @@ from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
 from perdure.cli.commands_restore import assemble, restore
 from perdure.cli.commands_retention import forget, prune, tag
+from perdure.cli.commands_site import sources
 from perdure.cli.options import repository_options
 
 NAME = "perdure"
@@ -23,6 +24,7 @@ empty or not what it should be, or a restore's target is in use; 130 interrupted
 """
 _COMMANDS = (
     init,
+    sources,
     backup,
     snapshots,
     log,
