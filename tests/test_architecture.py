@@ -20,6 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "model": {"errors"},
     "formats": {"errors", "model"},
     "plan": {"errors", "model", "formats"},
+    "config": {"errors"},
     "pool": set(),
     "stores": {"errors", "model"},
     "repository": {"errors", "model", "formats", "stores", "pool"},
@@ -29,6 +30,7 @@ LAYERS: dict[str, set[str]] = {
         *(
             "errors",
             "model",
+            "config",
             "formats",
             "plan",
             "pool",
@@ -38,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
             "history",
         ),
     },
-    "cli": {"errors", "model", "formats", "repository", "sources", "stores", "use case"},
+    "cli": {"errors", "model", "config", "formats", "repository", "sources", "stores", "use case"},
 }
 PURE = {"errors", "model", "formats", "plan"}
 WORLD = {"os", "io", "pathlib", "time", "socket", "threading", "subprocess", "shutil", "logging"}
