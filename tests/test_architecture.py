@@ -21,6 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "formats": {"errors", "model"},
     "plan": {"errors", "model", "formats"},
     "retention": {"errors", "model", "formats"},
+    "config": {"errors"},
     "pool": set(),
     "stores": {"errors", "model"},
     "repository": {"errors", "model", "formats", "stores", "pool"},
@@ -30,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
         *(
             "errors",
             "model",
+            "config",
             "formats",
             "plan",
             "retention",
@@ -41,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
         ),
     },
     "cli": {
-        *("errors", "model", "formats", "retention"),
+        *("errors", "model", "config", "formats", "retention"),
         *("repository", "sources", "stores", "use case"),
     },
 }

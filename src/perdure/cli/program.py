@@ -7,6 +7,7 @@ import click
 from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
+from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -37,6 +38,8 @@ _COMMANDS = (
     unlock,
     key,
     assemble,
+    config,
+    schedule,
     version,
     completion,
 )
