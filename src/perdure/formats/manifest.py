@@ -15,7 +15,12 @@ fields refused, ending with a line feed.
     cut it back to what is whole.
   - ``position``: how the next run knows where it stood (null where that is of no use):
     ``device`` and ``inode`` of the file, ``first`` and ``last``: position, size and SHA-256 of the raw
-    bytes of its first and last transaction.
+    bytes of its first and last transaction. For a storage that is read through its iterator these are
+    0, 0, null, null, and ``storage`` says it: ``last``: what the storage called its last transaction;
+    ``keeps_history``; ``size`` of the file that the history holds; ``whole``: its size when the storage
+    was last read as a whole; ``first``, ``unpacked``, ``final``: tid and SHA-256 of the first
+    transaction, of the first that no pack has rewritten, of the last (null: there is none);
+    ``objects``: oid and tid of some objects, of a storage without history.
   - ``repeated``: the pairs of oid and tid of which the file has several records, or may have, since its
     tids do not rise there (tids as above).
   - ``garbage``: for each layout that draws on a payload with dead records: the layout's start, bytes of
@@ -51,13 +56,34 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transaction, and the SHA-256 of its records as a storage gives them."""
+
+    tid: Tid
+    sha256: str
+
+
+class StoragePosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a later run recognises a storage that an earlier run read through its iterator."""
+
+    last: Tid
+    keeps_history: bool
+    size: int
+    whole: int
+    first: Mark | None = None
+    unpacked: Mark | None = None
+    final: Mark | None = None
+    objects: tuple[tuple[int, Tid], ...] = ()
+
+
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a later run recognises the file that an earlier run read, and where that one stopped."""
 
     device: int
     inode: int
     first: Proof | None
     last: Proof | None
+    storage: StoragePosition | None = None
 
 
 class BlobsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

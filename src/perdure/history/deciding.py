@@ -18,9 +18,17 @@ from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Proof, SourceRecord
 from perdure.history.blobs import EarlierBlobs, FoundBlobs
 from perdure.history.in_repository import RepositoryHistory
+from perdure.history.past import HistoryPast
 from perdure.model import Observer
-from perdure.plan import HistoryPlan, PieceState, compare, continue_history, full
-from perdure.sources.protocol import Blobs, Cut
+from perdure.plan import (
+    HistoryPlan,
+    PieceState,
+    append_history,
+    compare,
+    continue_history,
+    full,
+)
+from perdure.sources.protocol import Blobs, Cut, Evidence
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -104,9 +112,16 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
         return compare("the transactions of the last snapshot are no longer where they were")
     if cut.blobs is not None and _lacks_blobs(earlier, cut.blobs):
         return compare("the last snapshot lacks the blobs")
+    if verify and evidence.whole is not None:
+        return compare("a source without history can be verified as a whole only")
     try:
         states = earlier.states()
         changed = _first_change(cut, _kept(earlier.history), observer) if verify else None
+        cut.resume(HistoryPast(earlier.history))
+        plan = _continue(states, cut, evidence)
+        if changed is None and not evidence.certain and evidence.whole is None:
+            again = _read_again(earlier.history, plan, earlier.record.size)
+            changed = _first_change(cut, again, observer)
     except DamageFound as error:
         observer.warning(f"{error}; the whole source is stored again")
         return compare("the history of the last snapshot is damaged")
@@ -116,7 +131,22 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
             f" from {changed.position} on"
         )
         return compare("bytes of the source have changed in place since the last snapshot")
+    return plan
+
+
+def _continue(states: Sequence[PieceState], cut: Cut, evidence: Evidence) -> HistoryPlan:
+    if evidence.whole is not None:
+        return append_history(states, cut.limit, evidence.whole)
     return continue_history(states, cut.limit)
+
+
+def _read_again(history: RepositoryHistory, plan: HistoryPlan, end: int) -> Iterator[Proof]:
+    """Give what a plan reads of the part of a file that an earlier run read."""
+    ranges = [(start, stop or end) for start, stop in plan.read]
+    for name in history.names():
+        if any(start <= name.start < stop for start, stop in ranges):
+            facts = history.layout(name).facts
+            yield Proof(facts.start, facts.end - facts.start, facts.sha256)
 
 
 def _lacks_blobs(earlier: Earlier, blobs: Blobs) -> bool:

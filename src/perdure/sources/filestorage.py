@@ -32,7 +32,7 @@ from perdure.formats.filestorage import (
 )
 from perdure.formats.manifest import Position, Proof
 from perdure.sources.blobs import BlobDirectory, NoBlobDirectory
-from perdure.sources.protocol import Blobs, Evidence
+from perdure.sources.protocol import Blobs, Evidence, Past
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -306,6 +306,9 @@ class FileStorageCut:
             first_stands=self._stands(earlier.first),
             last_stands=self._stands(earlier.last),
         )
+
+    def resume(self, past: Past) -> None:
+        """A file says by itself where its records are."""
 
     def _stands(self, proof: Proof | None) -> bool:
         return proof is None or (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -24,11 +24,28 @@ class Evidence:
     first_stands: bool
     last_stands: bool
     """The raw bytes of its last transaction are where they were."""
+    certain: bool = True
+    """If it continues, every byte before the earlier end is as it was; else some were looked at."""
+    whole: int | None = None
+    """Where what was read cannot be read again: bytes of the file when all of the source was last read."""
 
     @property
     def continues(self) -> bool:
         """Whether everything before the earlier end is as it was."""
         return self.same_file and self.first_stands and self.last_stands
+
+
+class Past(Protocol):
+    """What earlier runs made of a source whose bytes are made, not read."""
+
+    def last_tid(self, position: int) -> int:
+        """Give the tid of the last transaction before a position; 0: there is none."""
+
+    def newest(self, position: int) -> Callable[[int], tuple[int, int]]:
+        """Give what tells position and tid of an oid's last record before a position; 0, 0 for none.
+
+        Raises DamageFound.
+        """
 
 
 class Blobs(Protocol):
@@ -83,6 +100,9 @@ class Cut(Protocol):
 
     def evidence(self, earlier: Position | None) -> Evidence:
         """Look whether the file is the one that an earlier run read, and still as it was."""
+
+    def resume(self, past: Past) -> None:
+        """Be told what earlier runs made, when it stands; afterwards ``limit`` tells whether more follows."""
 
     @property
     def replaced(self) -> bool:
