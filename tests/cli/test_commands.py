@@ -82,7 +82,7 @@ def test_nothing_changed(program: Program, backed_up: str, data_fs: Path) -> Non
 def test_sources_that_cannot_be_backed_up(
     program: Program, repository: Path, data_fs: Path, tmp_path: Path
 ) -> None:
-    program("backup", code=2)
+    assert "no database was found" in program("backup", code=14).err
     program("backup", "--filestorage", "a", "--filestorage", "b", "--source", "c", code=2)
     for name, content in (("empty", b""), ("other", b"something else")):
         Path(name).write_bytes(content)

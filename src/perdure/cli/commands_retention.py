@@ -66,6 +66,49 @@ def _policy(given: dict[str, Any]) -> Policy:
     return Policy(**set_rules, tags=tuple(each for each in lists if each))
 
 
+def configured_policy(session: Session) -> Policy:
+    """Give the policy that perdure.toml, or the environment, says; it may be empty."""
+    section = session.config.retention
+    rules: dict[str, Any] = {}
+    for name in ("last", *_PERIODS):
+        rules[name] = getattr(section, f"keep_{name}") or 0
+    for name in ("within", *(f"within_{period}" for period in _PERIODS)):
+        span = getattr(section, f"keep_{name}")
+        if span:
+            rules[name] = parse_duration(span)
+    return Policy(**rules, tags=tuple((tag,) for tag in section.keep_tags))
+
+
+def apply_retention(session: Session, source: str) -> None:
+    """Forget what the configured policy does not keep, of the snapshots that have a source; then prune.
+
+    Raises UsageError, RepositoryLocked, RepositoryDamaged, StoreError.
+    """
+    policy = configured_policy(session)
+    if policy.empty:
+        return
+    from perdure.forget import ForgetRequest
+    from perdure.forget import forget as drop
+    from perdure.prune import prune as clear
+
+    request = ForgetRequest(_selected((), None, (), source), policy)
+    with (
+        session.writing(exclusive=True) as (repository, lock),
+        session.output.observer() as observer,
+    ):
+        report = drop(repository, lock, request, observer)
+        kept = len(report.verdicts) - len(report.dropped)
+        session.output.line(
+            f"{messages.count(len(report.dropped), 'snapshot')} forgotten, {kept} kept"
+        )
+        values: dict[str, object] = {"kept": kept, "dropped": list(report.dropped)}
+        if session.config.retention.prune:
+            pruned = clear(repository, lock, _prune_request("5%", None, dry_run=False), observer)
+            _show_pruned(session.output, pruned, dry_run=False)
+            values["prune"] = _prune_values(pruned)
+    session.output.event("forgotten", values)
+
+
 def _selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--source", help="Only snapshots that have this source.")(command)
     command = tags("Only snapshots with all these tags.")(command)
@@ -134,7 +177,10 @@ def forget(
     from perdure.prune import prune as clear
 
     selection = _selected(snapshots, host, tags, source)
-    request = ForgetRequest(selection, _policy(keep), group_by, dry_run=dry_run)
+    policy = _policy(keep)
+    if policy.empty and not snapshots:
+        policy = configured_policy(session)
+    request = ForgetRequest(selection, policy, group_by, dry_run=dry_run)
     with (
         session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock),
         session.output.observer() as observer,
