@@ -50,6 +50,11 @@ def add_plain(collector: Collector, folder: Path) -> None:
                 collector.left_out.append(LeftOut(directory.name, reason, str(directory)))
 
 
+def is_part_of_site(path: Path) -> bool:
+    """Tell whether a FileStorage lies where sites keep theirs, and not just anywhere."""
+    return path.parent.name == "var" or "filestorage" in {path.parent.name, path.parent.parent.name}
+
+
 def unnamed(paths: list[Path]) -> list[Path]:
     """Give the FileStorages that lie beside some others."""
     named = {os.path.realpath(path) for path in paths}
