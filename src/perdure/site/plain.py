@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from perdure.formats.filestorage import MAGIC_SIZE, MAGICS
 from perdure.site.collecting import Collector, holds_blobs
 from perdure.site.found import FILESTORAGE, MAIN, FoundStorage, LeftOut
-from perdure.site.layouts import MOST
 
 _PLACES = ("var", ".", "instance/var", "backend/instance/var")
 _DATABASES = ("filestorage/*.fs", "filestorage/*/*.fs", "*.fs")
@@ -82,7 +80,7 @@ def _base_of(path: Path) -> Path:
 
 
 def _matching(folder: Path, pattern: str) -> Iterator[Path]:
-    for path in sorted(islice(folder.glob(pattern), MOST)):
+    for path in sorted(folder.glob(pattern)):
         if path.suffix != ".fs" or _is_file_storage(path):
             yield path
 
