@@ -22,13 +22,16 @@ from pathlib import Path
 from perdure.errors import UsageError
 from perdure.site.collecting import Collector
 from perdure.site.found import FILESTORAGE, FoundStorage, LeftOut
-from perdure.site.zconfig import content
+from perdure.site.zconfig import content, is_file
 
 NAME, INSTALLED = "buildout.cfg", ".installed.cfg"
-_SERVER = frozenset({"plone.recipe.zeoserver", "plone.recipe.zope2zeoserver"})
+_SERVERS = frozenset({"plone.recipe.zeoserver", "plone.recipe.zope2zeoserver"})
 _INSTANCE = "plone.recipe.zope2instance"
 _REFERENCE = re.compile(r"\$\{([^${}:]*):([^${}:]+)\}")
+_DEFAULTS = {"var": "var", "file-storage": "filestorage/Data.fs", "blob-storage": "blobstorage"}
 _DEEPEST = 16
+_LONGEST = 1 << 16
+_MOST_FILES = 64
 _YES = frozenset({"yes", "true", "on", "1"})
 
 Sections = dict[str, dict[str, str]]
@@ -37,7 +40,7 @@ Sections = dict[str, dict[str, str]]
 def locations_of_parts(folder: Path) -> list[Path]:
     """Give the folders of the parts that buildout made there. Raises UsageError."""
     installed = folder / INSTALLED
-    if not installed.is_file():
+    if not is_file(installed):
         return []
     sections = _parse(installed)
     return [folder / part["location"] for part in sections.values() if part.get("location")]
@@ -46,9 +49,9 @@ def locations_of_parts(folder: Path) -> list[Path]:
 def add_planned(collector: Collector, folder: Path) -> None:
     """Take the storages that the parts of a buildout.cfg are to have. Raises UsageError."""
     path = folder / NAME
-    if path.is_file():
-        buildout = _Buildout(folder, _load(path, 0))
-        for name in buildout.sections:
+    if is_file(path):
+        buildout = _Buildout(folder, _load(path, []))
+        for name in buildout.parts():
             _add_part(collector, buildout, name, f"{NAME}, [{name}]")
 
 
@@ -61,69 +64,81 @@ class _Buildout:
         own = {"directory": str(folder), "parts-directory": f"{folder}/parts"}
         sections["buildout"] = own | sections.get("buildout", {})
 
+    def parts(self) -> list[str]:
+        """Give the sections that may be parts: not those that others are only made from."""
+        listed = (self.get("buildout", "parts") or "").split()
+        bases = {
+            base for options in self.sections.values() for base in options.get("<", "").split()
+        }
+        return [name for name in self.sections if name in listed or name not in bases]
+
+    def options(self, section: str) -> dict[str, str]:
+        """Give the options of a section, with those of the sections that it is made from."""
+        seen: list[str] = []
+        self._collect(section, seen, {section}, 0)
+        merged: dict[str, str] = {}
+        for name in seen:
+            merged |= self.sections.get(name, {})
+        return merged
+
     def get(self, section: str, option: str, depth: int = 0) -> str | None:
         """Give an option; None where it is missing, or refers to what is not known here."""
-        options = self.sections.get(section, {})
-        if depth > _DEEPEST:
+        value = self.options(section).get(option)
+        if value is None or depth > _DEEPEST:
             return None
-        if option not in options:
-            bases = options.get("<", "").split()
-            return next(
-                (v for b in bases if (v := self.get(b, option, depth + 1)) is not None), None
-            )
-        value = options[option].strip()
         for match in _REFERENCE.finditer(value):
             known = self.get(match[1] or section, match[2], depth + 1)
-            if known is None:
+            if known is None or len(value) > _LONGEST:
                 return None
             value = value.replace(match[0], known)
-        return value
+        return value.strip()
 
-    def says(self, section: str, option: str) -> bool:
-        """Tell whether an option is given at all."""
-        bases = self.sections.get(section, {}).get("<", "").split()
-        own = option in self.sections.get(section, {})
-        return own or any(option in self.sections.get(base, {}) for base in bases)
+    def _collect(self, section: str, into: list[str], met: set[str], depth: int) -> None:
+        for base in self.sections.get(section, {}).get("<", "").split():
+            if base not in met and depth < _DEEPEST:
+                met.add(base)
+                self._collect(base, into, met, depth + 1)
+        into.append(section)
 
 
 def _add_part(collector: Collector, buildout: _Buildout, part: str, origin: str) -> None:
     recipe = (buildout.get(part, "recipe") or "").partition("[")[0].strip().lower()
-    if recipe not in {*_SERVER, _INSTANCE}:
+    if recipe not in _SERVERS | {_INSTANCE}:
         return
-    if buildout.says(part, "rel-storage"):
+    given = buildout.options(part)
+    if "rel-storage" in given:
         reason = "it uses RelStorage; run buildout, and its zope.conf says how to open that"
         collector.left_out.append(LeftOut(part, reason, origin))
         return
     if recipe == _INSTANCE and (buildout.get(part, "zeo-client") or "").lower() in _YES:
         collector.left_out.append(LeftOut(part, "its data are with a ZEO server", origin))
         return
-    options = {"var": "var", "file-storage": "filestorage/Data.fs", "blob-storage": "blobstorage"}
-    for option in options:
-        if buildout.says(part, option):
-            value = buildout.get(part, option)
-            if value is None:
-                reason = f"what its {option} refers to is not known; run buildout"
-                collector.left_out.append(LeftOut(part, reason, origin))
-                return
-            options[option] = value
-    var = buildout.folder / options["var"]
-    own_blobs = (
-        buildout.folder if recipe == _INSTANCE and buildout.says(part, "blob-storage") else var
-    )
-    path = var / options["file-storage"]
-    blobs = own_blobs / options["blob-storage"] if options["blob-storage"] else None
+    values = dict(_DEFAULTS)
+    for option in values.keys() & given.keys():
+        value = buildout.get(part, option)
+        if value is None:
+            reason = f"what its {option} refers to is not known; run buildout"
+            collector.left_out.append(LeftOut(part, reason, origin))
+            return
+        values[option] = value
+    var = buildout.folder / values["var"]
+    path = var / values["file-storage"]
+    blobs_in = buildout.folder if recipe == _INSTANCE and "blob-storage" in given else var
+    blobs = blobs_in / values["blob-storage"] if values["blob-storage"] else None
     found = FoundStorage("main", FILESTORAGE, path, blobs, None, (), origin)
     collector.add((FILESTORAGE, os.path.realpath(path)), found, part)
 
 
-def _load(path: Path, depth: int) -> Sections:
-    if depth > _DEEPEST:
-        raise UsageError(f"{path}: buildout files extend each other too deeply")
+def _load(path: Path, files: list[Path]) -> Sections:
+    """Read a file with all that it extends; ``files`` are those read so far."""
+    files.append(path)
+    if len(files) > _MOST_FILES:
+        raise UsageError(f"{files[0]} extends more than {_MOST_FILES} files, or itself")
     own = _parse(path)
     merged: Sections = {}
     for base in _extended(path, own):
-        if base.is_file():
-            _merge(merged, _load(base, depth + 1))
+        if is_file(base):
+            _merge(merged, _load(base, files))
     _merge(merged, own)
     return merged
 

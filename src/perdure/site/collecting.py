@@ -24,6 +24,7 @@ from perdure.site.zconfig import Configuration, Section
 
 _MOST_HOPS = 4
 """ZEO servers that serve what another one serves."""
+_MOST_STEPS = 10_000
 _CACHE_LAYOUT = "zeocache"
 """What a cache of blobs has in its file ``.layout``."""
 
@@ -50,6 +51,7 @@ class Collector:
         self._servers = servers
         self._found: dict[object, FoundStorage] = {}
         self._this_host = host_name()
+        self._steps = 0
 
     def add_databases(self, configuration: Configuration) -> None:
         """Take the databases of a zope.conf. Raises UsageError."""
@@ -104,6 +106,9 @@ class Collector:
 
     def _add(self, use: _Use, storage: Innermost, hops: int = 0) -> None:
         section = storage.section
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise UsageError(f"{use.configuration.path} names more than {_MOST_STEPS} storages")
         if section.kind in CLIENTS and hops < _MOST_HOPS:
             here = served(section, self._servers, self._this_host)
             if here:

@@ -12,7 +12,7 @@ from perdure.site.buildout import add_planned
 from perdure.site.collecting import Collector
 from perdure.site.found import FILESTORAGE, FoundStorage, LeftOut, Site
 from perdure.site.layouts import completed, configurations, planned_instances
-from perdure.site.plain import add_plain, data_files, unnamed
+from perdure.site.plain import add_plain, data_files, is_part_of_site, unnamed
 from perdure.site.zconfig import Configuration, read_configuration
 
 _IMAGES = ("app", "plone/instance")
@@ -28,24 +28,28 @@ _HINT = (
 def discover(folder: Path, environment: Mapping[str, str], *, machine: Path = Path("/")) -> Site:
     """Find the site in a folder, or in the nearest one above it, or in the image of a container.
 
-    Configurations count before data that merely lie there. Raises SourceUnusable where nothing is found,
-    and UsageError where a configuration cannot be read.
+    Configurations count before data that merely lie there. Nothing outside ``machine`` is looked at.
+    Raises SourceUnusable where nothing is found, and UsageError where a configuration cannot be read.
     """
     start = Path(os.path.abspath(folder))
-    if not start.is_dir():
+    if not os.path.isdir(start):  # noqa: PTH112 - it never raises
         raise SourceUnusable(f"{folder} is not a folder", hint=_HINT)
-    above = [start, *start.parents]
+    above = [each for each in (start, *start.parents) if each.is_relative_to(machine)]
     images = [machine / image for image in _IMAGES]
     reasons: list[LeftOut] = []
-    for places, look in ((above, _configured), (above, _plain), (images, _configured)):
+    data = [machine / _IMAGE_DATA]
+    for places, look in (
+        (above, _configured),
+        (above[:1], _plain),
+        (above[1:], _plain_above),
+        (images, _configured),
+        (data, _plain),
+    ):
         for place in places:
             site = look(place, environment)
             if site and site.storages:
                 return _with_unnamed(site)
             reasons += site.left_out if site else ()
-    site = _plain(machine / _IMAGE_DATA, environment)
-    if site:
-        return site
     why = "".join(f"; {each.name}: {each.reason} ({each.origin})" for each in reasons)
     raise SourceUnusable(
         f"no database was found in {start} or the folders above it{why}", hint=_HINT
@@ -144,6 +148,15 @@ def _plain(place: Path, environment: Mapping[str, str]) -> Site | None:
     collector = Collector(place, environment)
     add_plain(collector, place)
     return collector.site()
+
+
+def _plain_above(place: Path, environment: Mapping[str, str]) -> Site | None:
+    """Give what lies in a folder above the given one, where any Data.fs in it need not belong to a site."""
+    return (
+        _plain(place, environment)
+        if any(is_part_of_site(each) for each in data_files(place))
+        else None
+    )
 
 
 def _highest(place: Path, paths: Sequence[Path], environment: Mapping[str, str]) -> Path:

@@ -29,6 +29,7 @@ _SETTING = re.compile(r"( *)([A-Za-z_][A-Za-z0-9_]*) *:(?: +(.*))?")
 _QUOTED = re.compile(r"""(?:'((?:[^']|'')*)'|"([^"\\]*)")\s*(?:#.*)?""")
 _JINJA = re.compile(r"\{\{\s*cookiecutter\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _MOST_STEPS = 8
+_LONGEST = 4096
 _DEFAULTS = {
     "target": "instance",
     "location_clienthome": "{{ cookiecutter.target }}/var",
@@ -46,8 +47,7 @@ class InstanceYaml:
     def __init__(self, path: Path) -> None:
         """Read it. Raises UsageError."""
         self.path = path
-        self._settings = dict(_DEFAULTS)
-        self._lines: dict[str, int] = {}
+        self._given: dict[str, tuple[str, int]] = {}
         self._read(content(path))
 
     @property
@@ -75,7 +75,7 @@ class InstanceYaml:
 
     def line(self, key: str) -> int:
         """Give the line of a setting, or else of the first one."""
-        return self._lines.get(key, 1)
+        return self._given.get(key, ("", 1))[1]
 
     def _location(self, key: str) -> Path:
         return self.path.parent / self._value(key)
@@ -88,15 +88,19 @@ class InstanceYaml:
             match = _SETTING.fullmatch(line.rstrip())
             depth = len(line) - len(line.lstrip())
             if depth == 0:
-                inside, indent = bool(match) and line.startswith(f"{_CONTEXT}:"), -1
+                inside, indent = match is not None and match[2] == _CONTEXT, -1
+                if match and inside and match[3] and not match[3].startswith("#"):
+                    self._given |= dict.fromkeys(_DEFAULTS, (match[3], number))
                 continue
             if indent < 0:
                 indent = depth
             if inside and match and depth == indent and match[2] in _DEFAULTS:
-                self._settings[match[2]] = self._scalar(match[3] or "", number)
-                self._lines[match[2]] = number
+                self._given[match[2]] = (match[3] or "", number)
 
-    def _scalar(self, text: str, line: int) -> str:
+    def _setting(self, key: str) -> str:
+        if key not in self._given:
+            return _DEFAULTS[key]
+        text, line = self._given[key]
         quoted = _QUOTED.fullmatch(text)
         if quoted:
             return quoted[1].replace("''", "'") if quoted[2] is None else quoted[2]
@@ -109,12 +113,12 @@ class InstanceYaml:
         return "" if plain in {"null", "~"} else plain
 
     def _value(self, key: str) -> str:
-        value = self._settings[key]
+        value = self._setting(key)
         for _ in range(_MOST_STEPS):
-            names = _JINJA.findall(value)
-            if not names or not set(names) <= set(self._settings):
+            names = set(_JINJA.findall(value))
+            if not names or not names <= _DEFAULTS.keys() or len(value) > _LONGEST:
                 break
-            value = _JINJA.sub(lambda match: self._settings[match[1]], value)
+            value = _JINJA.sub(lambda match: self._setting(match[1]), value)
         if "{{" in value or "{%" in value:
             raise UsageError(
                 f"{self.path}, line {self.line(key)}: {key} is {value}, which is not understood",

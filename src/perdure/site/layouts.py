@@ -18,15 +18,13 @@ environment: relstorage.conf with RELSTORAGE_DSN, zeo.conf (a client's) with ZEO
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
 from perdure.site.buildout import locations_of_parts
 from perdure.site.instance_yaml import NAME as INSTANCE_YAML
 from perdure.site.instance_yaml import InstanceYaml
+from perdure.site.zconfig import is_file
 
-MOST = 200
-"""Configurations or databases of one site."""
 _CONFIGURATIONS = ("zope.conf", "zeo.conf")
 _FOLDERS = (
     "etc",
@@ -68,19 +66,17 @@ def configurations(folder: Path, environment: Mapping[str, str]) -> list[Path]:
     """Give the zope.conf and zeo.conf files of the site in a folder. Raises UsageError."""
     folders = [folder]
     for pattern in _FOLDERS:
-        folders += sorted(islice(folder.glob(pattern), MOST))
+        folders += sorted(folder.glob(pattern))
     folders += [location / "etc" for location in locations_of_parts(folder)]
     folders += [each.target / "etc" for each in planned_instances(folder)]
-    found: dict[Path, None] = {}
-    for each in folders:
-        found |= dict.fromkeys(_of_instance(each, environment))
-    return list(found)
+    found = (path for each in folders for path in _of_instance(each, environment))
+    return list(dict.fromkeys(found))
 
 
 def planned_instances(folder: Path) -> Iterator[InstanceYaml]:
     """Give what the site in a folder has of instance.yaml files. Raises UsageError."""
     for path in (folder / INSTANCE_YAML, folder / "backend" / INSTANCE_YAML):
-        if path.is_file():
+        if is_file(path):
             yield InstanceYaml(path)
 
 
@@ -94,8 +90,8 @@ def _of_instance(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]
     if _is_image(folder):
         chosen = (name for key, name in _IMAGE_CHOICES.items() if key in environment)
         names = (next(chosen, "zope.conf"),)
-    return (folder / name for name in names if (folder / name).is_file())
+    return (folder / name for name in names if is_file(folder / name))
 
 
 def _is_image(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (*_IMAGE_CHOICES.values(), "zope.conf"))
+    return all(is_file(folder / name) for name in (*_IMAGE_CHOICES.values(), "zope.conf"))

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from perdure.formats.filestorage import MAGIC_SIZE, MAGICS
 from perdure.site.collecting import Collector, holds_blobs
 from perdure.site.found import FILESTORAGE, MAIN, FoundStorage, LeftOut
-from perdure.site.layouts import MOST
 
 _PLACES = ("var", ".", "instance/var", "backend/instance/var")
 _DATABASES = ("filestorage/*.fs", "filestorage/*/*.fs", "*.fs")
@@ -50,6 +48,11 @@ def add_plain(collector: Collector, folder: Path) -> None:
                 collector.left_out.append(LeftOut(directory.name, reason, str(directory)))
 
 
+def is_part_of_site(path: Path) -> bool:
+    """Tell whether a FileStorage lies where sites keep theirs, and not just anywhere."""
+    return path.parent.name == "var" or "filestorage" in {path.parent.name, path.parent.parent.name}
+
+
 def unnamed(paths: list[Path]) -> list[Path]:
     """Give the FileStorages that lie beside some others."""
     named = {os.path.realpath(path) for path in paths}
@@ -77,7 +80,7 @@ def _base_of(path: Path) -> Path:
 
 
 def _matching(folder: Path, pattern: str) -> Iterator[Path]:
-    for path in sorted(islice(folder.glob(pattern), MOST)):
+    for path in sorted(folder.glob(pattern)):
         if path.suffix != ".fs" or _is_file_storage(path):
             yield path
 

@@ -8,7 +8,9 @@ variable that is not set stays as it stands, and matters only where a value with
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -201,6 +203,19 @@ class _Parser(ZConfigParser):  # type: ignore[misc]  # ZConfig has no types
         if value is None:
             self.error(f"{match[0]} is not defined")
         return str(value)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there. Raises UsageError where that cannot be told: it may be what matters."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be looked at: {error.strerror}",
+            hint="run as a user who may read the site's configuration",
+        ) from error
 
 
 def content(path: Path) -> str:
