@@ -207,7 +207,7 @@ def _example(key: Key) -> str:
 def as_toml(value: object) -> str:
     """Write a value of an example as TOML, whose texts and lists are JSON's but for long texts."""
     if isinstance(value, str) and "\n" in value:
-        return f'"""\n{value}\n"""'
+        return f'"""\n{value}"""'
     return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
 
 

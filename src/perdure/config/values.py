@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Self
-from urllib.parse import urlsplit, urlunsplit
 
 from perdure.errors import UsageError
 
@@ -120,6 +119,8 @@ class Url(str):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read an http or https URL. Raises UsageError, without the URL: it may be a secret."""
+        from urllib.parse import urlsplit  # not for every start of the program
+
         try:
             parts = urlsplit(text)
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -135,12 +136,16 @@ class Url(str):
 
     def below(self, name: str) -> Self:
         """Give the URL of a name below this one; a query stays behind the path."""
+        from urllib.parse import urlsplit, urlunsplit
+
         parts = urlsplit(self)
         return type(self)(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
 
     @property
     def host(self) -> str:
         """What of it may be shown: where it leads, without its path."""
+        from urllib.parse import urlsplit
+
         parts = urlsplit(self)
         return f"{parts.scheme}://{parts.netloc}/..."
 
