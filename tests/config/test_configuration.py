@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perdure.config.declaration import SOURCE_PLACES, Config, Key, keys, sections
 from perdure.config.effective import Configuration, settle
@@ -97,6 +99,33 @@ def test_the_example_has_every_key_and_nothing_wrong() -> None:
         assert f"{key.name} = " in example()
         assert key.variable in example()
         assert f"`{key.path}`" in table()
+
+
+_NAMES = st.sampled_from(
+    [part for key in keys().values() for part in (key.section, key.name)] + ["password", "x", "to"]
+)
+_DOCUMENTS = st.recursive(
+    st.one_of(
+        *(st.integers(), st.floats(), st.booleans(), st.text(max_size=5), st.times(), st.dates()),
+        st.sampled_from([key.example for key in keys().values()]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(_NAMES, _DOCUMENTS, max_size=4))
+def test_any_document_is_read_or_refused(document: dict[str, Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tomllib.loads", lambda text: document)
+        found = settled("")
+    assert all(isinstance(str(problem), str) for problem in found.problems)
+    assert list(found.settings())
+
+
+@given(st.text() | st.text("[]\"'=.#ab\n {},"))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    settled(text, KEEP_DAILY=text, HOOK_BEFORE=text, FILESTORAGE_3=text, PING=text)
 
 
 # What comes before what.
@@ -247,6 +276,9 @@ def test_no_secret_is_shown() -> None:
         ("[retention", [f"{FILE}: this is no TOML"]),
         ("a = " + "[" * 5000, ["this is"]),
         ("a = 1\na = 2", ["this is no TOML"]),
+        ("a = " + "1" * 10_000, ["a value that cannot be"]),
+        ("repository.limit-upload = 0x" + "f" * 10_000, ["[repository] limit-upload: "]),
+        ("monitoring.ping-retries = 0x" + "f" * 10_000, ["[monitoring] ping-retries: "]),
     ],
 )
 def test_what_is_wrong_with_a_file(text: str, said: list[str]) -> None:
