@@ -20,6 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "model": {"errors"},
     "formats": {"errors", "model"},
     "plan": {"errors", "model", "formats"},
+    "retention": {"errors", "model", "formats"},
     "config": {"errors"},
     "pool": set(),
     "stores": {"errors", "model"},
@@ -33,6 +34,7 @@ LAYERS: dict[str, set[str]] = {
             "config",
             "formats",
             "plan",
+            "retention",
             "pool",
             "repository",
             "sources",
@@ -40,9 +42,12 @@ LAYERS: dict[str, set[str]] = {
             "history",
         ),
     },
-    "cli": {"errors", "model", "config", "formats", "repository", "sources", "stores", "use case"},
+    "cli": {
+        *("errors", "model", "config", "formats", "retention"),
+        *("repository", "sources", "stores", "use case"),
+    },
 }
-PURE = {"errors", "model", "formats", "plan"}
+PURE = {"errors", "model", "formats", "plan", "retention"}
 WORLD = {"os", "io", "pathlib", "time", "socket", "threading", "subprocess", "shutil", "logging"}
 MOST_LINES, MOST_BODY_LINES = 450, 60
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import total_ordering
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 from perdure.errors import UsageError
 
@@ -98,6 +98,16 @@ class Tid:
 
 NO_TID = Tid(0)
 """Smaller than the tid of any commit: the cut of a storage without transactions."""
+
+
+class BlobId(NamedTuple):
+    """Which blob: the oid of its object, and the tid of the revision that it belongs to."""
+
+    oid: int
+    tid: int
+
+    def __str__(self) -> str:
+        return f"{self.oid:#018x} of transaction {self.tid:016x}"
 
 
 class Observer(Protocol):

@@ -18,6 +18,8 @@ REWRITE_BUDGET = 2 * SEGMENT_SIZE
 """Bytes of a source that one run reads again at most, to store with less garbage what it stored before."""
 _WORTH_REWRITING = 0.8
 """A segment is written anew when less than this part of what is stored for it is alive."""
+_MOST_APPENDED = 1000
+"""Pieces of a history that can only be appended to."""
 
 
 class Method(Enum):
@@ -89,6 +91,28 @@ def continue_history(pieces: Sequence[PieceState], size: int) -> HistoryPlan:
         Method.INCREMENT,
         _increment_reason(size - end, len(pieces) - tail, len(again), len(lacking)),
         read=(*_joined(reads), last),
+    )
+
+
+def append_history(pieces: Sequence[PieceState], size: int, whole: int) -> HistoryPlan:
+    """Keep what the last snapshot has of a source that cannot be read again, and append what is new.
+
+    ``pieces`` cover the file from 0 to where the last run stopped, ``size`` is the file's size now, and
+    ``whole`` was its size when all of the source was last read.
+    """
+    end = pieces[-1].end
+    if any(piece.lacking for piece in pieces):
+        return compare("the repository lacks a part of the history, and the source keeps none")
+    if size <= end:
+        return HistoryPlan(Method.NOTHING, "nothing was committed since")
+    if size - whole > max(whole, SEGMENT_SIZE):
+        return full("most of the history of a source that keeps none would be garbage")
+    if len(pieces) >= _MOST_APPENDED:
+        return compare(f"the history is in {len(pieces)} pieces, which are brought together")
+    return HistoryPlan(
+        Method.INCREMENT,
+        f"{size - end} bytes are appended to what the source had at the last snapshot",
+        read=((end, None),),
     )
 
 

@@ -11,6 +11,7 @@ from perdure.errors import RepositoryDamaged, UsageError
 from perdure.formats import manifest
 from perdure.formats.manifest import Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
+from perdure.history.blobs import BlobFolder, EarlierBlobs
 from perdure.history.folders import Folder
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import ChunkKind, SnapshotId, Tid
@@ -27,6 +28,10 @@ class SourceInfo:
     cut: Tid | None
     size: int
     status: str
+    database: str = ""
+    blobs: int | None = None
+    """How many there are; None: they were not asked for."""
+    blob_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Found:
     snapshot: Snapshot
     record: SourceRecord
     history: RepositoryHistory
+    blobs: EarlierBlobs | None = None
 
 
 def list_snapshots(
@@ -62,7 +68,11 @@ def list_snapshots(
 ) -> list[SnapshotInfo]:
     """List the snapshots, oldest first, that match all that is given. Raises RepositoryDamaged."""
     infos = [_info(repository, name, snapshot) for name, snapshot in select(repository, host, tags)]
-    return [info for info in infos if source is None or source in {s.name for s in info.sources}]
+    return [
+        info
+        for info in infos
+        if source is None or any(source in (s.name, s.database) for s in info.sources)
+    ]
 
 
 def select(
@@ -108,13 +118,32 @@ def sources_in(
     for identity, snapshot in snapshots:
         known = read_manifest(repository, snapshot)
         for record in known.sources if known else ():
-            if name in (None, record.name):
-                yield Found(identity, snapshot, record, history_of(repository, snapshot, record))
+            if name is None or is_named(record, name):
+                yield found_in(repository, identity, snapshot, record)
+
+
+def is_named(record: SourceRecord, name: str) -> bool:
+    """Tell whether a source is meant by a name: its own, or what its site calls its database."""
+    return name in (record.name, record.database)
+
+
+def found_in(
+    repository: Repository, identity: SnapshotId, snapshot: Snapshot, record: SourceRecord
+) -> Found:
+    """Give a source of a snapshot with what is kept of it."""
+    root = root_of(repository, snapshot)
+    kept = None
+    if record.blobs is not None:
+        folder = Folder(repository, PurePosixPath("/", record.blobs.tree), None)
+        if record.blobs.tree in root:
+            folder = root.folder(record.blobs.tree)
+        kept = EarlierBlobs(record.blobs, BlobFolder(folder))
+    return Found(identity, snapshot, record, history_of(repository, snapshot, record), kept)
 
 
 def only_source(known: Manifest, name: str | None, where: str) -> SourceRecord:
     """Choose a source by its name, or the only one there is. Raises UsageError."""
-    matching = [record for record in known.sources if name in (None, record.name)]
+    matching = [record for record in known.sources if name is None or is_named(record, name)]
     if len(matching) == 1:
         return matching[0]
     names = ", ".join(repr(record.name) for record in known.sources)
@@ -142,6 +171,9 @@ def _info(repository: Repository, name: SnapshotId, snapshot: Snapshot) -> Snaps
                 cut=record.cut if record.cut.value else None,
                 size=record.size,
                 status=record.status,
+                database=record.database,
+                blobs=record.blobs.count if record.blobs else None,
+                blob_bytes=record.blobs.size if record.blobs else 0,
             )
             for record in (known.sources if known else ())
         ),

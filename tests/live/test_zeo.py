@@ -28,6 +28,7 @@ from perdure.check import check
 from perdure.formats.extent import scan
 from perdure.model import SilentObserver, SnapshotId, Subset
 from perdure.restore import RestoreRequest, restore
+from perdure.restore_plan import Wanted
 
 SECONDS = float(os.environ.get("PERDURE_TEST_SECONDS", "15"))
 WINDOW = 256 << 10
@@ -176,7 +177,7 @@ def assert_prefix(data: bytes, cut: Cut, generations: list[Path]) -> None:
 
 
 def assert_opens(site: HistorySite, name: SnapshotId, target: Path) -> None:
-    restore(site.repository, RestoreRequest(target, name, force=True), SilentObserver())
+    restore(site.repository, RestoreRequest(target, Wanted(name), force=True), SilentObserver())
     database: Any = ZODB.DB(FileStorage(str(target / "Data.fs"), read_only=True))
     root = database.open().root()
     for number in range(WRITERS):

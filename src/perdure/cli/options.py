@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -205,6 +205,11 @@ def tags(help: str) -> Callable[[Command], Command]:  # noqa: A002 - click's own
 def _split_tags(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
+    return split_tags(values)
+
+
+def split_tags(values: Iterable[str]) -> tuple[str, ...]:
+    """Give the tags of values that may have several, with commas between them. Raises UsageError."""
     return tuple(tag for value in values for tag in text("tag", value).split(",") if tag)
 
 

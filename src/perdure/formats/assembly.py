@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 
 from perdure.errors import DamageFound
 from perdure.formats import references
-from perdure.formats.catalogue import Catalogue, Ordinals
+from perdure.formats.arrangement import Arrangement
+from perdure.formats.catalogue import Catalogue
 from perdure.formats.columns import Numbers
-from perdure.formats.filestorage import (
-    POINTER_SIZE,
-    RECORD_HEADER,
-    TRAILER_SIZE,
-    TRANSACTION_HEADER,
-)
-from perdure.formats.layout import BACK_POINTER, Layout
-from perdure.formats.references import Groups, Locate, Range
+from perdure.formats.filestorage import RECORD_HEADER, TRAILER_SIZE, TRANSACTION_HEADER
+from perdure.formats.layout import Layout
+from perdure.formats.references import Locate
 from perdure.formats.revisions import Revisions
 
 BLOCK_SIZE = 1 << 20
@@ -49,64 +45,22 @@ class Assembly:
         where: str,
     ) -> None:
         self._layout, self._where = layout, where
-        self._check_count(catalogues)
-        self.transaction: Ordinals = np.repeat(
-            np.arange(len(layout.transactions)), layout.transactions.records.astype(np.int64)
-        )
-        count = len(self.transaction)
-        self._lengths = np.full(count, POINTER_SIZE, np.int64)
-        self.oid: Numbers = np.zeros(count, np.uint64)
-        self._data: list[memoryview] = [memoryview(b"")] * count
-        self._back = self._place_back_pointers()
+        self._records = records = Arrangement(layout, catalogues, where)
+        self._data: list[memoryview] = [memoryview(b"")] * len(records.oid)
         for number, catalogue in enumerate(catalogues):
             self._place(number, catalogue, payloads[number])
-        self.at: Ordinals = self._positions()
-        records = Range(self.oid, self.transaction, self.at, self._back)
-        self.groups = references.groups_in(layout, records)
         self._prev, back = references.resolve(
-            layout, records, self.groups, revisions, locate, where
+            layout, records.records, records.groups, revisions, locate, where
         )
         self._place_back_data(back)
 
-    def _check_count(self, catalogues: Sequence[Catalogue]) -> None:
-        """Make sure, before there are columns as long as the layout claims, that it has these records."""
-        claimed = sum(self._layout.transactions.records.tolist())
-        known = len(self._layout.back_oid) + sum(
-            int(self._layout.live_records(number, len(catalogue)).sum())
-            for number, catalogue in enumerate(catalogues)
-        )
-        if claimed != known:
-            raise DamageFound(f"{self._where}: it has {known} records, not {claimed}")
-
-    def _source(self) -> Numbers:
-        source = self._layout.source
-        if len(source) not in (0, len(self.transaction)):
-            raise DamageFound(f"{self._where}: it names the sources of {len(source)} records")
-        return source if len(source) else np.zeros(len(self.transaction), np.uint64)
-
-    def _place_back_pointers(self) -> Ordinals:
-        back = np.flatnonzero(self._source() == BACK_POINTER)
-        if len(back) != len(self._layout.back_oid):
-            raise DamageFound(f"{self._where}: it has {len(self._layout.back_oid)} back pointers")
-        self.oid[back] = self._layout.back_oid
-        return back
-
     def _place(self, number: int, catalogue: Catalogue, payload: Sequence[bytes]) -> None:
-        """Take the live records of one segment, in file order, as the range's records from it."""
+        """Take the data of the range's records that one segment has."""
         live = self._layout.live_records(number, len(catalogue))
-        order = catalogue.file_order[live[catalogue.file_order]]
-        mine = np.flatnonzero(self._source() == number)
-        if len(mine) != len(order):
-            raise DamageFound(
-                f"{self._where}: segment {number} has {len(order)} records, not {len(mine)}"
-            )
-        if (catalogue.tid[order] != self._layout.transactions.tid[self.transaction[mine]]).any():
-            raise DamageFound(f"{self._where}: segment {number} has other transactions")
         pieces = _cut_payload(
             catalogue, live, payload, f"{self._where}: the payload of segment {number}"
         )
-        self._lengths[mine] = catalogue.length[order]
-        self.oid[mine] = catalogue.oid[order]
+        mine, order = self._records.places[number]
         found = map(pieces.__getitem__, order.tolist())
         if len(mine) == len(self._data):
             self._data = list(found)
@@ -114,48 +68,22 @@ class Assembly:
         for record, piece in zip(mine.tolist(), found, strict=True):
             self._data[record] = piece
 
-    def _extra(self) -> tuple[Ordinals, Ordinals]:
-        """For each transaction, the bytes before its first record and behind its last one."""
-        layout, transactions = self._layout, self._layout.transactions
-        texts = (transactions.user + transactions.description + transactions.extension).astype(
-            np.int64
-        )
-        before = texts + TRANSACTION_HEADER.size
-        behind = np.full(len(transactions), TRAILER_SIZE, np.int64)
-        if layout.facts.begins is not None and len(before):
-            before[0] = 0
-        if layout.facts.ends_inside and len(behind):
-            behind[-1] = 0
-        return before, behind
-
-    def _positions(self) -> Ordinals:
-        before, behind = self._extra()
-        sizes = self._lengths + RECORD_HEADER.size
-        done = np.cumsum(sizes) - sizes
-        frames = np.cumsum(before + behind) - behind
-        facts = self._layout.facts
-        at: Ordinals = facts.start + len(facts.magic) + done + frames[self.transaction]
-        end = facts.start + len(facts.magic) + int(sizes.sum()) + int((before + behind).sum())
-        if end != facts.end:
-            raise DamageFound(f"{self._where}: its parts make it end at {end}, not at {facts.end}")
-        return at
-
     def _place_back_data(self, back: Numbers) -> None:
         raw = memoryview(back.astype(">u8").tobytes())
-        for number, record in enumerate(self._back.tolist()):
+        for number, record in enumerate(self._records.back.tolist()):
             self._data[record] = raw[number * 8 : number * 8 + 8]
 
     def _headers(self) -> NDArray[np.uint8]:
         """The record headers, one in a row of 42 bytes."""
-        layout = self._layout
-        table = np.zeros((len(self.oid), RECORD_HEADER.size), np.uint8)
-        lengths = self._lengths.copy()
-        lengths[self._back] = 0
+        layout, records = self._layout, self._records
+        table = np.zeros((len(records.oid), RECORD_HEADER.size), np.uint8)
+        lengths = records.lengths.copy()
+        lengths[records.back] = 0
         columns = (
-            (0, self.oid),
-            (8, layout.transactions.tid[self.transaction]),
+            (0, records.oid),
+            (8, layout.transactions.tid[records.transaction]),
             (16, self._prev),
-            (24, layout.positions()[self.transaction]),
+            (24, layout.positions()[records.transaction]),
             (34, lengths),
         )
         for offset, values in columns:
@@ -168,7 +96,7 @@ class Assembly:
         view, data = memoryview(frames), self._data
         heads = [view[a:b] for a, b in pairwise([0, *cuts])]
         parts = [part for pair in zip(heads, data, strict=True) for part in pair]
-        ends = np.cumsum(self._lengths + np.diff(np.array([0, *cuts], np.int64)))
+        ends = np.cumsum(self._records.lengths + np.diff(np.array([0, *cuts], np.int64)))
         first = 0
         while first < len(data):
             start = int(ends[first - 1]) if first else 0
@@ -180,8 +108,8 @@ class Assembly:
     def _frames(self) -> tuple[bytearray, list[int]]:
         """Everything of the range but the records' data, and where in it each record's data belongs."""
         facts, transactions = self._layout.facts, self._layout.transactions
-        skipped = np.concatenate(([0], np.cumsum(self._lengths)))
-        offsets = self.at - facts.start - skipped[:-1]
+        skipped = np.concatenate(([0], np.cumsum(self._records.lengths)))
+        offsets = self._records.at - facts.start - skipped[:-1]
         frames = np.zeros(facts.end - facts.start - int(skipped[-1]), np.uint8)
         frames[: len(facts.magic)] = np.frombuffer(facts.magic.encode(), np.uint8)
         if len(offsets):
@@ -189,7 +117,7 @@ class Assembly:
             windows[offsets] = self._headers()
         raw = bytearray(frames.tobytes())
         firsts = np.concatenate(([0], np.cumsum(transactions.records.astype(np.int64))))
-        before, behind = self._extra()
+        before, behind = self._records.extra()
         sizes = before + behind + np.diff(firsts) * RECORD_HEADER.size
         ends = len(facts.magic) + np.cumsum(sizes)
         self._write_transactions(raw, (ends - sizes).tolist(), ends.tolist())
@@ -216,11 +144,7 @@ class Assembly:
 
     def note(self, revisions: Revisions, until: int | None = None) -> None:
         """Enter the records of the range that stand before ``until`` into ``revisions``."""
-        groups, tid = self.groups, self._layout.transactions.tid
-        if until is not None:
-            order = groups.order[self.at[groups.order] < until]
-            groups = Groups(self.oid, self.transaction, self.at, order)
-        references.note_newest(revisions, groups, self.transaction, tid)
+        self._records.note(revisions, until)
 
 
 def _cut_payload(

@@ -16,6 +16,7 @@ from perdure.formats.filestorage import (
     RECORD_HEADER,
     TRAILER_SIZE,
     TRANSACTION_HEADER,
+    VERSION_SIZE,
     VOTED,
     Buffer,
     TransactionHeader,
@@ -178,7 +179,7 @@ def walk_records(data: Buffer, first: int, end: int, found: list[int]) -> int:
         version, length = lengths(data, offset + 32)
         behind = offset + 42 + (length or 8)
         if version:
-            behind += version + 16
+            behind += version + VERSION_SIZE
         if behind > end:
             break
         append(offset)

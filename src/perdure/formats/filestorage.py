@@ -46,6 +46,8 @@ TRANSACTION_HEADER = struct.Struct(">QQcHHH")
 RECORD_HEADER = struct.Struct(">QQQQHQ")
 TRAILER_SIZE = 8
 POINTER_SIZE = 8
+VERSION_SIZE = 16
+"""Bytes that a record of a version has beside the version's name."""
 COMMITTED = b" pu"
 VOTED = b"c"
 

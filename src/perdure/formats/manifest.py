@@ -11,14 +11,26 @@ fields refused, ending with a line feed.
   - ``cut``: tid of the last transaction (16 hexadecimal digits; zeros: none); ``size``: bytes at the cut.
   - ``last_packed``: the greatest tid with status "p": before it the source no longer tells every moment.
   - ``transactions``, ``records``: how many there are at the cut.
-  - ``status``: ``complete``; ``repaired`` when ``repair`` cut it back to what is whole.
+  - ``status``: ``complete``; ``incomplete`` when files of blobs are missing; ``repaired`` when ``repair``
+    cut it back to what is whole.
   - ``position``: how the next run knows where it stood (null where that is of no use):
     ``device`` and ``inode`` of the file, ``first`` and ``last``: position, size and SHA-256 of the raw
-    bytes of its first and last transaction.
+    bytes of its first and last transaction. For a storage that is read through its iterator these are
+    0, 0, null, null, and ``storage`` says it: ``last``: what the storage called its last transaction;
+    ``keeps_history``; ``size`` of the file that the history holds; ``whole``: its size when the storage
+    was last read as a whole; ``first``, ``unpacked``, ``final``: tid and SHA-256 of the first
+    transaction, of the first that no pack has rewritten, of the last (null: there is none);
+    ``objects``: oid and tid of some objects, of a storage without history.
   - ``repeated``: the pairs of oid and tid of which the file has several records, or may have, since its
     tids do not rise there (tids as above).
   - ``garbage``: for each layout that draws on a payload with dead records: the layout's start, bytes of
     its living data, bytes stored for it.
+  - ``database``: what the site calls it, such as ``main``; empty if nothing is known.
+  - ``blobs``: its blobs at the cut (null: they were not asked for): ``place``: the blob directory (null:
+    none was known), ``tree``: the folder of the snapshot that holds them (formats/blobs.py), ``count`` and
+    ``size`` (bytes) of all that are there, ``missing``: oid and tid of those whose file was nowhere,
+    ``layout``: how the directory was arranged (``bushy`` or ``lawn``; null where that is not known),
+    ``unseen``: whether there are blobs whose files were not looked for, since no directory was known.
 """
 
 from __future__ import annotations
@@ -33,7 +45,7 @@ from perdure.model import Tid
 NAME = "perdure.json"
 VERSION = 1
 SIZE_LIMIT = 256 << 20
-COMPLETE, REPAIRED = "complete", "repaired"
+COMPLETE, INCOMPLETE, REPAIRED = "complete", "incomplete", "repaired"
 
 
 class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,13 +56,46 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transaction, and the SHA-256 of its records as a storage gives them."""
+
+    tid: Tid
+    sha256: str
+
+
+class StoragePosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a later run recognises a storage that an earlier run read through its iterator."""
+
+    last: Tid
+    keeps_history: bool
+    size: int
+    whole: int
+    first: Mark | None = None
+    unpacked: Mark | None = None
+    final: Mark | None = None
+    objects: tuple[tuple[int, Tid], ...] = ()
+
+
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a later run recognises the file that an earlier run read, and where that one stopped."""
 
     device: int
     inode: int
     first: Proof | None
     last: Proof | None
+    storage: StoragePosition | None = None
+
+
+class BlobsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The blobs of a source."""
+
+    place: str | None
+    tree: str
+    count: int = 0
+    size: int = 0
+    missing: tuple[tuple[int, Tid], ...] = ()
+    layout: str | None = None
+    unseen: bool = False
 
 
 class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,6 +114,8 @@ class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     position: Position | None = None
     repeated: tuple[tuple[int, Tid], ...] = ()
     garbage: tuple[tuple[int, int, int], ...] = ()
+    database: str = ""
+    blobs: BlobsRecord | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -47,6 +47,14 @@ class Revisions:
         row = self._rows.get(oid >> _PAGE_BITS)
         return 0 if row is None else int(self._position[row, oid & (_PAGE - 1)])
 
+    def revision(self, oid: int) -> tuple[int, int]:
+        """Give the position and tid of one object's newest record; 0, 0: none known."""
+        row = self._rows.get(oid >> _PAGE_BITS)
+        if row is None:
+            return 0, 0
+        place = row, oid & (_PAGE - 1)
+        return int(self._position[place]), int(self._tid[place])
+
     def update(self, oids: Numbers, positions: Numbers, tids: Numbers) -> None:
         """Note newer records, one for each of these oids, which ascend."""
         if not len(oids):

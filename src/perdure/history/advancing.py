@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from perdure.errors import DamageFound
+from perdure.formats.blob_records import RECORD_LIMIT, BlobRecords
 from perdure.formats.extent import Extent
 from perdure.formats.history import LayoutName
 from perdure.formats.layout import SEGMENTS_LIMIT
 from perdure.formats.manifest import COMPLETE, Position, SourceRecord
+from perdure.history.blobs import FoundBlobs
 from perdure.history.deciding import Advance, Earlier
 from perdure.history.folders import Folder
 from perdure.history.in_repository import RepositoryHistory
@@ -69,6 +71,7 @@ class _Run:
         )
         self._since = self._base.size if self._base else 0
         self._end = self._since
+        self._blobs = BlobRecords()
 
     def advance(self, identity: SourceRecord) -> Advance:
         if self._plan.method is Method.COMPARE:
@@ -84,6 +87,7 @@ class _Run:
             self._plan,
             self._recorder.totals,
             self._recorder.stored,
+            FoundBlobs(self._blobs.certain, self._blobs.uncertain, everything=self._base is None),
         )
 
     def _drop_replaced(self) -> None:
@@ -108,6 +112,8 @@ class _Run:
     def _store(self, extent: Extent, floor: int, old: Sequence[OldPiece] = ()) -> int:
         self._recorder.record(extent, floor, old)
         self._recorder.totals.add(extent, self._since)
+        if self._cut.blobs is not None:
+            self._blobs.add(extent, lambda position: self._cut.data_at(position, RECORD_LIMIT))
         self._end = max(self._end, extent.end)
         self._observer.progress("backup", extent.end, self._cut.limit)
         return max([floor, *(header.tid for header in extent.headers)])
@@ -189,6 +195,7 @@ class _Run:
             position=self._position(),
             repeated=tuple((oid, Tid(tid)) for oid, tid in sorted(self._recorder.repeated)),
             garbage=tuple((start, *garbage[start]) for start in sorted(garbage)),
+            database=identity.database,
         )
 
     def _position(self) -> Position | None:

@@ -7,7 +7,7 @@ for reading columns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,19 @@ import msgspec
 from perdure.errors import DamageFound, SourceDamaged
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Proof, SourceRecord
+from perdure.history.blobs import EarlierBlobs, FoundBlobs
 from perdure.history.in_repository import RepositoryHistory
+from perdure.history.past import HistoryPast
 from perdure.model import Observer
-from perdure.plan import HistoryPlan, PieceState, compare, continue_history, full
-from perdure.sources.protocol import Cut
+from perdure.plan import (
+    HistoryPlan,
+    PieceState,
+    append_history,
+    compare,
+    continue_history,
+    full,
+)
+from perdure.sources.protocol import Blobs, Cut, Evidence
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -52,6 +61,7 @@ class Earlier:
 
     record: SourceRecord
     history: RepositoryHistory
+    blobs: EarlierBlobs | None = None
 
     def states(self) -> list[PieceState]:
         """Describe the layouts for a plan. Raises DamageFound.
@@ -86,6 +96,7 @@ class Advance:
     totals: Totals
     stored: Sequence[Proof] = ()
     """The ranges of the file that this run stored."""
+    blobs: FoundBlobs = field(default_factory=FoundBlobs)
 
 
 def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observer) -> HistoryPlan:
@@ -99,9 +110,18 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
         )
     if not evidence.continues:
         return compare("the transactions of the last snapshot are no longer where they were")
+    if cut.blobs is not None and _lacks_blobs(earlier, cut.blobs):
+        return compare("the last snapshot lacks the blobs")
+    if verify and evidence.whole is not None:
+        return compare("a source without history can be verified as a whole only")
     try:
         states = earlier.states()
         changed = _first_change(cut, _kept(earlier.history), observer) if verify else None
+        cut.resume(HistoryPast(earlier.history))
+        plan = _continue(states, cut, evidence)
+        if changed is None and not evidence.certain and evidence.whole is None:
+            again = _read_again(earlier.history, plan, earlier.record.size)
+            changed = _first_change(cut, again, observer)
     except DamageFound as error:
         observer.warning(f"{error}; the whole source is stored again")
         return compare("the history of the last snapshot is damaged")
@@ -111,12 +131,35 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
             f" from {changed.position} on"
         )
         return compare("bytes of the source have changed in place since the last snapshot")
+    return plan
+
+
+def _continue(states: Sequence[PieceState], cut: Cut, evidence: Evidence) -> HistoryPlan:
+    if evidence.whole is not None:
+        return append_history(states, cut.limit, evidence.whole)
     return continue_history(states, cut.limit)
+
+
+def _read_again(history: RepositoryHistory, plan: HistoryPlan, end: int) -> Iterator[Proof]:
+    """Give what a plan reads of the part of a file that an earlier run read."""
+    ranges = [(start, stop or end) for start, stop in plan.read]
+    for name in history.names():
+        if any(start <= name.start < stop for start, stop in ranges):
+            facts = history.layout(name).facts
+            yield Proof(facts.start, facts.end - facts.start, facts.sha256)
+
+
+def _lacks_blobs(earlier: Earlier, blobs: Blobs) -> bool:
+    if earlier.blobs is None:
+        return True
+    return blobs.place is not None and earlier.blobs.record.unseen
 
 
 def unchanged(earlier: Earlier, identity: SourceRecord, plan: HistoryPlan) -> Advance:
     """Say that the last snapshot has everything; ``identity`` has path and tree of the source now."""
-    record = msgspec.structs.replace(earlier.record, path=identity.path, tree=identity.tree)
+    record = msgspec.structs.replace(
+        earlier.record, path=identity.path, tree=identity.tree, database=identity.database
+    )
     return Advance(record, earlier.history, plan, Totals())
 
 

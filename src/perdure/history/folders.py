@@ -127,8 +127,12 @@ class Folder:
         return self._identity
 
     def whole(self, name: str) -> bool:
+        """Whether the repository has all chunks of the file of that name."""
+        return self.has_chunks(self.file(name))
+
+    def has_chunks(self, file: StoredFile) -> bool:
         """Whether the repository has all chunks of a file."""
-        return all(self._repository.has(ChunkKind.DATA, chunk) for chunk in self.file(name).chunks)
+        return all(self._repository.has(ChunkKind.DATA, chunk) for chunk in file.chunks)
 
 
 def _folder_node(name: str, tree: ChunkId) -> Node:

@@ -183,7 +183,7 @@ class _Check:
 
     def report(self) -> Report:
         """Walk the trees of all snapshots, and say what was found and what is lost by it."""
-        survey = _Survey(self._repository, self._places, self._damage)
+        survey = Survey(self._repository, self._places, self._damage)
         losses = []
         for done, (name, snapshot) in enumerate(self._snapshots, 1):
             losses += [Loss(name, path) for path in survey.lost(snapshot.root)]
@@ -210,8 +210,11 @@ class _Check:
         return [place for place in self._index.find(kind, chunk_id) if place.packfile not in bad]
 
 
-class _Survey:
-    """Walks trees, each once, and knows which paths below them are lost."""
+class Survey:
+    """Walks trees, each once, and knows which paths below them are lost.
+
+    ``places`` is asked for every tree and every chunk that is met; ``damage`` is told what is wrong.
+    """
 
     def __init__(
         self,

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 from perdure.errors import SourceDamaged, SourceUnusable
 from perdure.formats.filestorage import (
     MAGIC_SIZE,
+    POINTER_SIZE,
     RECORD_HEADER,
     TRAILER_SIZE,
     TRANSACTION_HEADER,
+    VERSION_SIZE,
     VOTED,
     TransactionHeader,
     above,
@@ -29,7 +31,8 @@ from perdure.formats.filestorage import (
     damage,
 )
 from perdure.formats.manifest import Position, Proof
-from perdure.sources.protocol import Evidence
+from perdure.sources.blobs import BlobDirectory, NoBlobDirectory
+from perdure.sources.protocol import Blobs, Evidence, Past
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -39,37 +42,66 @@ WINDOW = 64 << 20
 _BLOCK = 1 << 20
 _ATTEMPTS = 40
 _PAUSE = 0.05
+_LONGEST_CHAIN = 1000
+"""Back pointers that are followed, one after the other."""
 
 
 class FileStorageSource:
     """A FileStorage, by the path of its Data.fs; named by that path unless a name is given.
 
-    ``window``: bytes that are looked at together.
+    ``window``: bytes that are looked at together. ``blobs``: its blob directory, where that is known;
+    ``without_blobs``: they are not asked for. ``database``: what the site calls it.
     """
 
     kind = "filestorage"
 
-    def __init__(self, path: Path, name: str | None = None, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str | None = None,
+        window: int = WINDOW,
+        *,
+        blobs: Path | None = None,
+        without_blobs: bool = False,
+        database: str = "",
+    ) -> None:
         self.path = path.absolute()
         self.place = str(self.path)
         self.name = name or self.place
+        self.database = database
         self._window = window
+        self._blobs, self._without_blobs = blobs, without_blobs
 
     @contextmanager
     def cut(self) -> Iterator[FileStorageCut]:
         """Open the file and fix how much of it is looked at. Raises SourceUnusable."""
+        blobs: Blobs | None = BlobDirectory(self._blobs) if self._blobs else NoBlobDirectory()
         descriptor = _open(self.path)
         try:
-            yield FileStorageCut(self.path, descriptor, self._window)
+            yield FileStorageCut(
+                self.path, descriptor, self._window, None if self._without_blobs else blobs
+            )
         finally:
             os.close(descriptor)
+
+    def concerns(self) -> Iterator[str]:
+        """Say what is not right with the storage, though it can be read."""
+        for process in detached_writers(self.path):
+            yield (
+                f"process {process} writes to a file that was {self.path} and is so no more: what it"
+                " commits is in no backup and is lost when it stops. Copy the file from /proc before"
+                " you stop it"
+            )
 
 
 class FileStorageCut:
     """An open Data.fs, up to the size that it had when it was opened."""
 
-    def __init__(self, path: Path, descriptor: int, window: int = WINDOW) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, window: int = WINDOW, blobs: Blobs | None = None
+    ) -> None:
         self.path = path
+        self.blobs = blobs
         self.where = str(path)
         self._descriptor = descriptor
         self.window = window
@@ -226,6 +258,24 @@ class FileStorageCut:
         found = TransactionHeader.parse(header, 0, tloc)
         return (oid, tid) if found.tid == tid and position < found.end else None
 
+    def data_at(self, position: int, limit: int) -> bytes | None:
+        """Give the data of the record at a position, behind all back pointers; None for more than a limit."""
+        for _ in range(_LONGEST_CHAIN):
+            if not MAGIC_SIZE < position < self.limit:
+                return None
+            raw = os.pread(self._descriptor, RECORD_HEADER.size + limit, position)
+            if len(raw) < RECORD_HEADER.size:
+                return None
+            *_, version, length = RECORD_HEADER.unpack_from(raw)
+            start = RECORD_HEADER.size + (version and version + VERSION_SIZE)
+            if length:
+                return raw[start : start + length] if start + length <= len(raw) else None
+            pointer = int.from_bytes(raw[start : start + POINTER_SIZE], "big")
+            if not 0 < pointer < position:
+                return None
+            position = pointer
+        return None
+
     def transaction_at(self, position: int) -> TransactionHeader:
         """Read the transaction header at a position that is known to have one."""
         return TransactionHeader.parse(self.read(position, TRANSACTION_HEADER.size), 0, position)
@@ -258,6 +308,9 @@ class FileStorageCut:
             first_stands=self._stands(earlier.first),
             last_stands=self._stands(earlier.last),
         )
+
+    def resume(self, past: Past) -> None:
+        """A file says by itself where its records are."""
 
     def _stands(self, proof: Proof | None) -> bool:
         return proof is None or (

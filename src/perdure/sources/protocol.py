@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Position, Proof
+from perdure.model import BlobId
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -23,11 +24,43 @@ class Evidence:
     first_stands: bool
     last_stands: bool
     """The raw bytes of its last transaction are where they were."""
+    certain: bool = True
+    """If it continues, every byte before the earlier end is as it was; else some were looked at."""
+    whole: int | None = None
+    """Where what was read cannot be read again: bytes of the file when all of the source was last read."""
 
     @property
     def continues(self) -> bool:
         """Whether everything before the earlier end is as it was."""
         return self.same_file and self.first_stands and self.last_stands
+
+
+class Past(Protocol):
+    """What earlier runs made of a source whose bytes are made, not read."""
+
+    def last_tid(self, position: int) -> int:
+        """Give the tid of the last transaction before a position; 0: there is none."""
+
+    def newest(self, position: int) -> Callable[[int], tuple[int, int]]:
+        """Give what tells position and tid of an oid's last record before a position; 0, 0 for none.
+
+        Raises DamageFound.
+        """
+
+
+class Blobs(Protocol):
+    """Where the files of a storage's blobs are."""
+
+    @property
+    def place(self) -> str | None:
+        """What messages and snapshots call it; None: it is not known where they are."""
+
+    @property
+    def layout(self) -> str | None:
+        """How they are arranged, ``bushy`` or ``lawn``; None where that does not matter."""
+
+    def open(self, blob: BlobId) -> BinaryIO | None:
+        """Open the file of a blob; None when there is none. Raises OSError when it cannot be read."""
 
 
 class Cut(Protocol):
@@ -40,6 +73,8 @@ class Cut(Protocol):
     limit: int
     """Bytes of the file; what is committed may end before."""
     bytes_read: int
+    blobs: Blobs | None
+    """None: blobs are not asked for."""
 
     def extents(
         self,
@@ -54,6 +89,9 @@ class Cut(Protocol):
     def identify(self, position: int) -> tuple[int, int] | None:
         """Give oid and tid of the record at a position; None where no record is."""
 
+    def data_at(self, position: int, limit: int) -> bytes | None:
+        """Give the data of the record at a position, behind all back pointers; None for more than a limit."""
+
     def proof(self, position: int, size: int) -> Proof:
         """Give the SHA-256 of a range of the file, which may end before the range does."""
 
@@ -62,6 +100,9 @@ class Cut(Protocol):
 
     def evidence(self, earlier: Position | None) -> Evidence:
         """Look whether the file is the one that an earlier run read, and still as it was."""
+
+    def resume(self, past: Past) -> None:
+        """Be told what earlier runs made, when it stands; afterwards ``limit`` tells whether more follows."""
 
     @property
     def replaced(self) -> bool:
@@ -76,6 +117,11 @@ class Source(Protocol):
     """What identifies it from run to run."""
     place: str
     """Where it is: for a FileStorage, the path of its Data.fs."""
+    database: str
+    """What the site calls it: ``main``; empty if nothing is known."""
 
     def cut(self) -> AbstractContextManager[Cut]:
         """Fix what is read. Raises SourceUnusable."""
+
+    def concerns(self) -> Iterator[str]:
+        """Say what is not right with it, though it can be read."""

@@ -1,0 +1,227 @@
+"""The blobs of a source in a snapshot: kept from run to run, taken from a blob directory where new."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from perdure.errors import DamageFound
+from perdure.formats.blobs import CHUNK_SIZE, folders_in_snapshot, name_in_snapshot, parse_name
+from perdure.formats.manifest import BlobsRecord
+from perdure.history.folders import Folder, StoredFile
+from perdure.model import BlobId, ChunkId, ChunkKind, Observer, Tid
+from perdure.repository import Writer
+from perdure.sources.protocol import Blobs
+
+_IN_WORK = 256
+"""How many blobs may be on their way into the repository."""
+
+
+class BlobFolder:
+    """The folder of a snapshot that holds a source's blobs."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    def find(self, blob: BlobId) -> StoredFile | None:
+        """Give a blob's file; None if it is not there. Raises RepositoryDamaged."""
+        folder = self.folder
+        for name in folders_in_snapshot(blob):
+            if name not in folder:
+                return None
+            folder = folder.folder(name)
+        name = name_in_snapshot(blob)
+        return folder.file(name) if name in folder else None
+
+    def whole(self, file: StoredFile) -> bool:
+        """Whether the repository has all chunks of a file."""
+        return self.folder.has_chunks(file)
+
+    def put(self, blob: BlobId, file: StoredFile) -> None:
+        """Enter a blob."""
+        folder = self.folder
+        for name in folders_in_snapshot(blob):
+            folder = folder.folder(name)
+        folder.put(name_in_snapshot(blob), file)
+
+    def files(self, until: Tid | None = None) -> Iterator[tuple[BlobId, StoredFile]]:
+        """Give the blobs of all transactions up to ``until``, by the minute. Raises DamageFound."""
+        last = folders_in_snapshot(BlobId(0, until.value)) if until is not None else None
+        yield from _files(self.folder, (), last, until)
+
+
+def _files(
+    folder: Folder, path: tuple[str, ...], last: tuple[str, ...] | None, until: Tid | None
+) -> Iterator[tuple[BlobId, StoredFile]]:
+    for inner in folder.folders():
+        below = (*path, inner.path.name)
+        if last is None or below <= last[: len(below)]:
+            yield from _files(inner, below, last, until)
+    yield from blobs_directly_in(folder, until)
+
+
+def blobs_directly_in(folder: Folder, until: Tid | None) -> Iterator[tuple[BlobId, StoredFile]]:
+    """Give the blobs of one folder, of transactions up to ``until``. Raises DamageFound."""
+    for name in folder.files():
+        blob = parse_name(name, str(folder.path))
+        if until is None or blob.tid <= until.value:
+            yield blob, folder.file(name)
+
+
+@dataclass(slots=True)
+class KeptBlobs:
+    """What became of blobs: how many were entered (bytes), how many were new, which files are nowhere."""
+
+    count: int = 0
+    size: int = 0
+    new: int = 0
+    bytes_read: int = 0
+    missing: dict[BlobId, str] = field(default_factory=dict)
+    """With what is the matter with each."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBlobs:
+    """The blobs that a run found among the records that it read."""
+
+    certain: AbstractSet[BlobId] = frozenset()
+    uncertain: AbstractSet[BlobId] = frozenset()
+    """Of encrypted records, which are blobs if there are files for them."""
+    everything: bool = False
+    """All records of the source were read, not only those that are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierBlobs:
+    """What the last snapshot has of a source's blobs."""
+
+    record: BlobsRecord
+    folder: BlobFolder
+
+
+def keep_blobs(
+    blobs: Blobs,
+    found: FoundBlobs,
+    earlier: EarlierBlobs | None,
+    target: BlobFolder,
+    writer: Writer,
+    observer: Observer,
+    *,
+    verify: bool = False,
+) -> tuple[BlobFolder, BlobsRecord, KeptBlobs]:
+    """Make the folder of the blobs at a cut: as the last snapshot has them, or else from their files.
+
+    ``target`` is an empty folder, used where all of them were found. With ``verify`` all files are read,
+    and what differs from the last snapshot is taken anew. Raises RepositoryDamaged, StoreError.
+    """
+    certain, uncertain, base = set(found.certain), found.uncertain, None
+    if earlier is not None and not found.everything:
+        target, base = earlier.folder, earlier.record
+        certain |= {BlobId(oid, tid.value) for oid, tid in base.missing}
+        if verify:
+            certain |= {blob for blob, _ in target.files()}
+    known = earlier.folder if earlier is not None else None
+    keeper = _Keeper(blobs, target, known, writer, observer, verify=verify)
+    if blobs.place is not None:
+        keeper.keep_all(certain, uncertain)
+    kept = keeper.kept
+    record = BlobsRecord(
+        place=blobs.place,
+        tree=str(target.folder.path.name),
+        count=kept.count + (base.count if base else 0),
+        size=kept.size + (base.size if base else 0),
+        missing=tuple((blob.oid, Tid(blob.tid)) for blob in sorted(kept.missing)),
+        layout=blobs.layout,
+        unseen=blobs.place is None and bool(certain or (base and base.unseen)),
+    )
+    return target, record, kept
+
+
+class _Keeper:
+    def __init__(
+        self,
+        blobs: Blobs,
+        target: BlobFolder,
+        earlier: BlobFolder | None,
+        writer: Writer,
+        observer: Observer,
+        *,
+        verify: bool,
+    ) -> None:
+        self._blobs, self._target, self._earlier = blobs, target, earlier
+        self._writer, self._observer, self._verify = writer, observer, verify
+        self._pending: deque[tuple[BlobId, list[Future[ChunkId]], int, StoredFile | None]] = deque()
+        self.kept = KeptBlobs()
+
+    def keep_all(self, certain: AbstractSet[BlobId], uncertain: AbstractSet[BlobId]) -> None:
+        """Enter blobs, in the order of their transactions."""
+        order = sorted(certain | uncertain, key=lambda blob: (blob.tid, blob.oid))
+        for number, blob in enumerate(order):
+            self._keep(blob, certain=blob in certain)
+            if not number % _IN_WORK:
+                self._observer.progress("blobs", number, len(order))
+        self._settle(0)
+
+    def _keep(self, blob: BlobId, *, certain: bool) -> None:
+        have = self._target.find(blob)
+        if have is not None and not self._verify:
+            return
+        known = have or self._known(blob)
+        if known is not None and not self._verify and self._target.whole(known):
+            self._enter(blob, known)
+            return
+        try:
+            file = self._blobs.open(blob)
+            if file is not None:
+                with closing(file):
+                    self._read(blob, file, known)
+                return
+        except OSError as error:
+            self._lacking(blob, known, f"cannot be read: {error.strerror}")
+            return
+        if certain or known:
+            self._lacking(blob, known, "has no file")
+
+    def _known(self, blob: BlobId) -> StoredFile | None:
+        try:
+            return self._earlier.find(blob) if self._earlier else None
+        except DamageFound as error:
+            self._observer.warning(f"{error}; blob {blob} is stored again")
+            return None
+
+    def _settle(self, most: int) -> None:
+        """Enter what is in the repository by now, until at most so many are on their way."""
+        while len(self._pending) > most:
+            blob, chunks, size, known = self._pending.popleft()
+            file = StoredFile(tuple(chunk.result() for chunk in chunks), size)
+            if known is not None and known != file:
+                self._observer.warning(f"blob {blob} has changed since it was stored")
+            self._enter(blob, file)
+
+    def _read(self, blob: BlobId, file: BinaryIO, known: StoredFile | None) -> None:
+        chunks, size = [], 0
+        while data := file.read(CHUNK_SIZE):
+            chunks.append(self._writer.add(ChunkKind.DATA, data))
+            size += len(data)
+        self.kept.bytes_read += size
+        self.kept.new += known is None
+        self._pending.append((blob, chunks, size, known))
+        self._settle(_IN_WORK)
+
+    def _lacking(self, blob: BlobId, known: StoredFile | None, why: str) -> None:
+        if known is not None and self._target.whole(known):
+            self._observer.warning(f"blob {blob} {why}; it stays as it was stored before")
+            self._enter(blob, known)
+        else:
+            self.kept.missing[blob] = why
+
+    def _enter(self, blob: BlobId, file: StoredFile) -> None:
+        if self._target.find(blob) is None:
+            self.kept.count += 1
+            self.kept.size += file.size
+        self._target.put(blob, file)
