@@ -112,16 +112,18 @@ class _Around:
 
     def _tell(self, outcome: Outcome) -> None:
         """Tell everybody who is to be told."""
-        from perdure.monitoring import send_mail, write_textfile
-
         monitoring = self._config.monitoring
         textfile, mail = monitoring.prometheus_textfile, monitoring.mail
         if textfile:
+            from perdure.monitoring import write_textfile
+
             self._told(lambda: write_textfile(textfile, outcome))
         if monitoring.ping:
             name = "fail" if outcome.exit_code else None
             self._told(lambda: self._ping(name, outcome.text()))
         if mail.to and (outcome.exit_code or mail.on == "always"):
+            from perdure.monitoring import send_mail
+
             self._told(lambda: send_mail(mail, outcome, self._sendmail(), self._clock()))
 
     def _told(self, tell: Callable[[], None]) -> None:
@@ -146,8 +148,6 @@ class _Around:
 
     def _hooks(self, event: str, outcome: Outcome | None) -> None:
         """Run the commands of an event; the first that fails ends it, but for the last ones."""
-        from perdure.hooks import run_hook
-
         commands = {
             "before": self._config.hooks.before,
             "after": self._config.hooks.after,
@@ -156,6 +156,8 @@ class _Around:
         }[event]
         failure: PerdureError | None = None
         for command in commands:
+            from perdure.hooks import run_hook
+
             try:
                 run_hook(event, command, self._surroundings(), outcome)
             except PerdureError as problem:

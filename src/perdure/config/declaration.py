@@ -283,13 +283,13 @@ def _keys_of(kind: type[Section], path: str) -> Iterator[Key]:
         for field in msgspec.structs.fields(inner):
             if _section_in(hints[field.name]):
                 continue
-            value_type, *_, meta = get_args(hints[field.name])
+            value_type, *limits, meta = get_args(hints[field.name])
             variable = field.encode_name.upper().replace("-", "_")
             yield Key(
                 section=section,
                 name=field.encode_name,
                 field=field.name,
-                kind=_without_none(value_type),
+                kind=_value_kind(value_type, limits),
                 default=field.default,
                 about=meta.description,
                 example=meta.extra["example"],
@@ -306,8 +306,7 @@ def _section_in(hint: Any) -> type[Section] | None:
     return None
 
 
-def _without_none(hint: Any) -> Any:
+def _value_kind(hint: Any, limits: list[msgspec.Meta]) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
-        (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
-        return kind
-    return hint
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    return Annotated[hint, *limits] if limits else hint

@@ -28,7 +28,7 @@ from perdure.errors import UsageError
 SIZE_LIMIT = 1 << 20
 """Bytes of a configuration file."""
 _SECRETS = re.compile(r"password|passphrase|secret|token")
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
+_HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _ASSIGNMENT = re.compile(r"""\s*([\w.'"-]+)\s*=""")
 _SPOKEN = {
     "`int`": "a whole number",
@@ -91,6 +91,8 @@ def read(text: str, name: str, base: Base) -> Values:
         return Values({}, (Problem(name, f"this is no TOML: {error}"),))
     except RecursionError:
         return Values({}, (Problem(name, "this is nested too deeply"),))
+    except ValueError as error:  # a number with thousands of digits
+        return Values({}, (Problem(name, f"this has a value that cannot be: {error}"),))
     lines = _lines(text)
     given: dict[str, Given] = {}
     problems: list[Problem] = []
@@ -207,7 +209,7 @@ def _example(key: Key) -> str:
 def as_toml(value: object) -> str:
     """Write a value of an example as TOML, whose texts and lists are JSON's but for long texts."""
     if isinstance(value, str) and "\n" in value:
-        return f'"""\n{value}\n"""'
+        return f'"""\n{value}"""'
     return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
 
 

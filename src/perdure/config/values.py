@@ -8,17 +8,16 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Self
-from urllib.parse import urlsplit, urlunsplit
 
 from perdure.errors import UsageError
 
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?[hms]){1,3}")
-_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?[hms]){1,3}", re.ASCII)
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE | re.ASCII)
 _RATE_UNITS = {"": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SLOWEST = 16 << 10
-_SPAN = re.compile(r"(?=.)(?:\d{1,4}y)?(?:\d{1,5}m)?(?:\d{1,6}d)?(?:\d{1,7}h)?")
-_TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?")
+_SPAN = re.compile(r"(?=.)(?:\d{1,4}y)?(?:\d{1,5}m)?(?:\d{1,6}d)?(?:\d{1,6}h)?", re.ASCII)
+_TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?", re.ASCII)
 _ADDRESS = re.compile(r"[^\s,;<>()\"@-][^\s,;<>()\"@]*(?:@[^\s,;<>()\"@]+)?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 UNLIMITED = "unlimited"
@@ -120,6 +119,8 @@ class Url(str):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read an http or https URL. Raises UsageError, without the URL: it may be a secret."""
+        from urllib.parse import urlsplit  # not for every start of the program
+
         try:
             parts = urlsplit(text)
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -135,12 +136,16 @@ class Url(str):
 
     def below(self, name: str) -> Self:
         """Give the URL of a name below this one; a query stays behind the path."""
+        from urllib.parse import urlsplit, urlunsplit
+
         parts = urlsplit(self)
         return type(self)(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
 
     @property
     def host(self) -> str:
         """What of it may be shown: where it leads, without its path."""
+        from urllib.parse import urlsplit
+
         parts = urlsplit(self)
         return f"{parts.scheme}://{parts.netloc}/..."
 
