@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def check(site: StorageSite, folder: Path, number: int = -1) -> None:
     assert site.restored(number) == expected
     assert site.contents(folder, number) == contents
     headers = transactions_in(expected)
-    for header, following in zip(headers, headers[1:], strict=False):
+    for header, following in pairwise(headers):
         data, _ = rebuilt_from(site.found(number), Tid(header.tid))
         assert data == expected[: following.position]
 
