@@ -147,6 +147,8 @@ def _factory(zconfig: str) -> Any:
     try:
         schema = ZODB.config.getStorageSchema()
         config, _ = ZConfig.loadConfigFile(schema, StringIO(zconfig))
+        if config.storage is None:
+            raise ValueError("it has no storage section")
     except (ZConfig.ConfigurationError, ImportError, ValueError) as error:
         why = without_secrets(str(error), zconfig)
         raise SourceUnusable(
@@ -159,7 +161,7 @@ def _factory(zconfig: str) -> Any:
 
 def _tame(factory: Any, blob_cache: Path | None) -> None:
     """Open read-only, wait for the server, create nothing, and use no cache of the site's processes."""
-    config = factory.config
+    config = getattr(factory, "config", None)
     inner = getattr(config, "base", None)
     if inner is not None:
         _tame(inner, blob_cache)
