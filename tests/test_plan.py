@@ -17,6 +17,7 @@ from perdure.plan import (
     Candidate,
     Method,
     PieceState,
+    append_history,
     choose_snapshot,
     continue_history,
 )
@@ -52,6 +53,36 @@ def test_what_is_read(
     decided = continue_history(pieces(*sizes), sum(sizes) + new)
     assert (decided.method, decided.read) == (method, read)
     assert decided.reason
+
+
+@pytest.mark.parametrize(
+    ("sizes", "new", "whole", "method", "read"),
+    [
+        ([4], 0, 4, Method.NOTHING, ()),
+        ([FULL, 5000], 0, FULL, Method.NOTHING, ()),
+        ([FULL, 5000], 6000, FULL, Method.INCREMENT, ((FULL + 5000, None),)),
+        ([FULL, FULL], FULL, FULL, Method.FULL, ((0, None),)),
+        ([MIB, SEGMENT_SIZE - 10], 10, MIB, Method.INCREMENT, ((MIB + SEGMENT_SIZE - 10, None),)),
+        ([FULL] + [9] * 998, 9, FULL, Method.INCREMENT, ((FULL + 9 * 998, None),)),
+        ([FULL] + [9] * 999, 9, FULL, Method.COMPARE, ()),
+        ([FULL] + [9] * 999, 0, FULL, Method.NOTHING, ()),
+    ],
+)
+def test_what_is_appended_of_a_source_that_keeps_nothing(
+    sizes: list[int],
+    new: int,
+    whole: int,
+    method: Method,
+    read: tuple[tuple[int, int | None], ...],
+) -> None:
+    decided = append_history(pieces(*sizes), sum(sizes) + new, whole)
+    assert (decided.method, decided.read) == (method, read)
+    assert decided.reason
+
+
+def test_what_keeps_nothing_cannot_heal_a_part() -> None:
+    states = [PieceState(0, 100, lacking=True), PieceState(100, 200)]
+    assert append_history(states, 200, 200).method is Method.COMPARE
 
 
 def test_garbage_is_read_again_within_the_budget() -> None:

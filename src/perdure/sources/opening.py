@@ -123,15 +123,17 @@ def opened_storage(
 
 
 @contextmanager
-def translated(zconfig: str, what: str) -> Iterator[None]:
-    """Turn whatever a storage or its driver raises into SourceUnusable, without secrets."""
+def translated(
+    zconfig: str, what: str, kind: type[PerdureError] = SourceUnusable
+) -> Iterator[None]:
+    """Turn whatever a storage or its driver raises into an error of ours, without secrets."""
     try:
         yield
     except PerdureError:
         raise
     except Exception as error:  # noqa: BLE001 - each driver has a tree of its own
-        why = without_secrets(f"{error}".strip() or type(error).__name__, zconfig)
-        raise SourceUnusable(
+        why = without_secrets(f"{error}".strip() or "it says no more", zconfig)
+        raise kind(
             f"{describe(zconfig)} {what}: {type(error).__name__}: {why}",
             hint="is the server running, and does it let this user in from here? The configuration is that"
             " of the site's own storage section",
@@ -145,6 +147,8 @@ def _factory(zconfig: str) -> Any:
     try:
         schema = ZODB.config.getStorageSchema()
         config, _ = ZConfig.loadConfigFile(schema, StringIO(zconfig))
+        if config.storage is None:
+            raise ValueError("it has no storage section")
     except (ZConfig.ConfigurationError, ImportError, ValueError) as error:
         why = without_secrets(str(error), zconfig)
         raise SourceUnusable(
@@ -157,7 +161,7 @@ def _factory(zconfig: str) -> Any:
 
 def _tame(factory: Any, blob_cache: Path | None) -> None:
     """Open read-only, wait for the server, create nothing, and use no cache of the site's processes."""
-    config = factory.config
+    config = getattr(factory, "config", None)
     inner = getattr(config, "base", None)
     if inner is not None:
         _tame(inner, blob_cache)

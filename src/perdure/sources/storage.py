@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from perdure.formats.extent import Extent
 
 FILE_NAME = "Data.fs"
-"""What a storage is restored as."""
+"""What the file is called that a storage is restored as: its place is no path."""
 _BLOCK = 1 << 20
 _SAMPLE = 32
 """Objects of a transaction that a storage without history is recognised by."""
@@ -73,6 +73,7 @@ class StorageSource:
     """
 
     kind = "storage"
+    file_name = FILE_NAME
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class _StorageBlobs:
         with self._guard():
             try:
                 path = self._storage.loadBlob(p64(blob.oid), p64(blob.tid))
-            except (KeyError, Unsupported):
+            except (KeyError, Unsupported, AssertionError):  # RelStorage asserts that it has a row
                 return None
         if path is None:
             return None
