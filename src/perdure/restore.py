@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from perdure.copy_into import CopyReport, copy_into
 from perdure.errors import RepositoryDamaged, UsageError
 from perdure.formats import fsindex
 from perdure.formats.snapshot import Snapshot
@@ -20,6 +21,7 @@ from perdure.history.restoring_blobs import BlobsRestored, RestoringBlobs
 from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Repository
 from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
+from perdure.sources.blobs import BlobDirectory
 from perdure.sources.filestorage_writer import NewFileStorage, StandingFiles, new_filestorage
 from perdure.sources.tree_writer import TreeWriter
 
@@ -85,6 +87,26 @@ def restore(repository: Repository, request: RestoreRequest, observer: Observer)
         for each in made:
             each.commit()
         return [each.clear() for each in made]
+
+
+def restore_into(
+    repository: Repository, request: RestoreRequest, zconfig: str, observer: Observer
+) -> tuple[Restored, CopyReport]:
+    """Copy one source, restored into a scratch folder first, into the storage of a ZConfig text.
+
+    Raises UsageError, SourceUnusable, RepositoryDamaged, StoreError.
+    """
+    plans = plan_restore(repository, request.wanted, request.target)
+    if len(plans) != 1:
+        names = ", ".join(repr(plan.record.name) for plan in plans)
+        raise UsageError(
+            f"one source is copied into a storage, and there are {len(plans)}",
+            hint=f"choose one with --source; there are: {names or 'none that Perdure wrote'}",
+        )
+    [restored] = restore(repository, request, observer)
+    folder = plans[0].blobs
+    blobs = BlobDirectory(folder) if folder is not None and folder.exists() else None
+    return restored, copy_into(restored.files[0], blobs, zconfig, observer)
 
 
 class _Restoring:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -20,13 +21,18 @@ from perdure.model import Tid
 
 if TYPE_CHECKING:
     from perdure.restore import Restored
-    from perdure.restore_plan import Planned
+    from perdure.restore_plan import Planned, Wanted
 
 
 @click.command(short_help="Give back a site as it was at any time.")
 @click.argument("snapshot", default="latest")
 @click.option("--to", "target", type=click.Path(path_type=Path), help="Folder to restore into.")
 @click.option("--in-place", is_flag=True, help="Restore to where it was backed up from.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Copy into the storage of this ZConfig file: RelStorage, a ZEO server, any other.",
+)
 @click.option("--yes", is_flag=True, help="Replace what is in place without being asked.")
 @moment("--at", help="Restore the state at this time (UTC unless it has an offset) or transaction.")
 @click.option("--source", help="Only this source, by its name or its database's.")
@@ -41,6 +47,7 @@ def restore(
     snapshot: str,
     target: Path | None,
     in_place: bool,
+    into: Path | None,
     yes: bool,
     at: Tid | datetime | None,
     source: str | None,
@@ -56,20 +63,25 @@ def restore(
     snapshots reach; where they do not, the error says which moments can be had. What is there already and
     right is not written again, so a restore that was interrupted goes on where it stopped.
     """
-    if in_place == (target is not None):
-        raise UsageError(
-            "a restore needs a place, and one only",
-            hint="--to FOLDER restores into a folder, --in-place to where the site is",
-        )
     from perdure.restore import RestoreRequest, survey
     from perdure.restore import restore as give_back
     from perdure.restore_plan import Wanted, plan_restore
 
+    if sum((in_place, target is not None, into is not None)) != 1:
+        raise UsageError(
+            "a restore needs a place, and one only",
+            hint="--to FOLDER restores into a folder, --in-place to where the site is, --into FILE into"
+            " another storage",
+        )
+    wanted = Wanted(snapshot, at, source, host, tags)
+    if into:
+        _copy(session, wanted, into, dry_run)
+        return
     if target and not dry_run:
         force = force or _may_fill(session.output, target)
     request = RestoreRequest(
         target=target.absolute() if target else None,
-        wanted=Wanted(snapshot, at, source, host, tags),
+        wanted=wanted,
         force=force,
     )
     started = now()
@@ -129,6 +141,42 @@ def _may_fill(output: Output, target: Path) -> bool:
             return True
         raise click.Abort
     raise UsageError(f"{target} is not empty", hint="restore into another folder, or say --force")
+
+
+def _copy(session: Session, wanted: Wanted, into: Path, dry_run: bool) -> None:
+    """Restore into a storage of any kind, by way of a temporary folder."""
+    from perdure.restore import RestoreRequest, restore_into, survey
+    from perdure.sources.opening import read_text
+
+    started = now()
+    zconfig = read_text(into)
+    with (
+        TemporaryDirectory(prefix="perdure-") as scratch,
+        session.reading() as repository,
+        session.output.observer() as observer,
+    ):
+        request = RestoreRequest(Path(scratch), wanted, force=True)
+        if dry_run:
+            _show(session.output, survey(repository, request, observer), dry_run, 0)
+            return
+        restored, copied = restore_into(repository, request, zconfig, observer)
+    seconds = (now() - started).total_seconds()
+    session.output.line(
+        f"copied {messages.printable(restored.name)} to {messages.cut(copied.cut)} UTC"
+        f" (tid {copied.cut}) into the storage of {into}:"
+        f" {messages.count(copied.copied, 'transaction')}, {copied.already_there} were there"
+        f" already; {messages.seconds(seconds)}"
+    )
+    values = {
+        "dry_run": False,
+        "source": _values(restored),
+        "copied": copied.copied,
+        "already_there": copied.already_there,
+        "blobs_missing": copied.blobs_missing,
+        "cut": str(copied.cut),
+        "seconds": round(seconds, 3),
+    }
+    session.output.event("summary", values)
 
 
 def _planned(plan: Planned) -> str:
