@@ -31,7 +31,7 @@ from perdure.snapshots import sources_in
 from perdure.sources.protocol import Blobs, Cut, Source
 
 Listed = tuple[SnapshotId, Snapshot]
-_ATTEMPTS = 2
+_ATTEMPTS = 3
 _NAMED = 20
 """How many missing blobs are named in warnings; the snapshot knows all of them."""
 
