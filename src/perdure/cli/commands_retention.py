@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -135,6 +136,7 @@ def forget(
 
     selection = _selected(snapshots, host, tags, source)
     request = ForgetRequest(selection, _policy(keep), group_by, dry_run=dry_run)
+    wanted = _prune_request(max_unused, max_repack_size, dry_run)
     with (
         session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock),
         session.output.observer() as observer,
@@ -142,8 +144,8 @@ def forget(
         report = drop(repository, lock, request, observer)
         _show_verdicts(session.output, report, dry_run=dry_run)
         if and_prune:
-            wanted = _prune_request(max_unused, max_repack_size, dry_run, report.dropped)
-            pruned = clear(repository, lock, wanted, observer)
+            gone = replace(wanted, forgotten=report.dropped)
+            pruned = clear(repository, lock, gone, observer)
             _show_pruned(session.output, pruned, dry_run=dry_run)
     values = {
         "dry_run": dry_run,
@@ -185,7 +187,7 @@ def prune(session: Session, max_unused: str, max_repack_size: str | None, dry_ru
 @click.option("--add", multiple=True, metavar="TAG[,TAG]", help="Add a tag.")
 @click.option("--remove", multiple=True, metavar="TAG[,TAG]", help="Remove a tag.")
 @click.option(
-    "--set", "replace", multiple=True, metavar="TAG[,TAG]", help='Replace all tags; "" leaves none.'
+    "--set", "exactly", multiple=True, metavar="TAG[,TAG]", help='Replace all tags; "" leaves none.'
 )
 @_dry_run
 @repository_options
@@ -199,7 +201,7 @@ def tag(
     everything: bool,
     add: tuple[str, ...],
     remove: tuple[str, ...],
-    replace: tuple[str, ...],
+    exactly: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Change the tags of snapshots: of those named, of those of a host, tag or source, or of all.
@@ -218,7 +220,7 @@ def tag(
             hint="name them, select them with --host, --tag or --source, or give --all",
         )
     change = TagChange(
-        split_tags(add), split_tags(remove), split_tags(replace) if replace else None
+        split_tags(add), split_tags(remove), split_tags(exactly) if exactly else None
     )
     with session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock):
         tagged = change_tags(repository, lock, selection, change, dry_run=dry_run)
@@ -243,15 +245,13 @@ def _selected(
     return Selection(snapshots, host, tags, source)
 
 
-def _prune_request(
-    max_unused: str, max_repack_size: str | None, dry_run: bool, forgotten: tuple[Any, ...] = ()
-) -> PruneRequest:
+def _prune_request(max_unused: str, max_repack_size: str | None, dry_run: bool) -> PruneRequest:
     from perdure.prune import PruneRequest
     from perdure.repository.prune_plan import Allowance, Limits, parse_size
 
     most = None if max_repack_size is None else parse_size(max_repack_size)
     limits = Limits(Allowance.parse(max_unused), most)
-    return PruneRequest(limits, dry_run=dry_run, forgotten=forgotten)
+    return PruneRequest(limits, dry_run=dry_run)
 
 
 def _show_verdicts(output: Output, report: ForgetReport, *, dry_run: bool) -> None:

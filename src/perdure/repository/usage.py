@@ -61,9 +61,9 @@ class ChunkTable:
 
 
 class Usage:
-    """What is needed of each packfile. A chunk in several packfiles is needed in one of them only:
+    """What is needed of each packfile.
 
-    in the one of which the greatest part is needed.
+    A chunk in several packfiles is needed in one of them only: in that of which the greatest part is.
     """
 
     def __init__(self, run: Run, needed: Mask) -> None:
@@ -119,8 +119,11 @@ class Usage:
         )
         chunk = np.cumsum(first) - 1
         wanted = marked[first][chunk]
-        part = self._sum(self._bytes * wanted) / self._sum(self._bytes)
-        best_first = np.lexsort((columns["offset"], self._packfile, -part[self._packfile], chunk))
+        much = self._sum(self._bytes * wanted)
+        part = much / self._sum(self._bytes)
+        rank = np.empty(len(part), np.int64)
+        rank[np.lexsort((-much, -part))] = np.arange(len(part))
+        best_first = np.lexsort((columns["offset"], rank[self._packfile], chunk))
         chosen = np.zeros(len(columns), bool)
         chosen[best_first[np.flatnonzero(first)]] = True
         chosen &= wanted
