@@ -37,7 +37,9 @@ def _policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name in _PERIODS:
         of_each = f"Keep the newest snapshot of each of the last N {_NOUNS[name]}s that have one."
         options.append(keep(name, *count, of_each))
-    options.append(keep("within", *within, "Keep all less old than the newest by 2y5m7d3h."))
+    options.append(
+        keep("within", *within, "Keep all made within this time of the newest: 2y5m7d3h.")
+    )
     for name in _PERIODS:
         of_each = f"Keep the newest of each {_NOUNS[name]} within this time of the newest."
         options.append(keep(f"within-{name}", *within, of_each))
@@ -137,15 +139,14 @@ def forget(
     selection = _selected(snapshots, host, tags, source)
     request = ForgetRequest(selection, _policy(keep), group_by, dry_run=dry_run)
     wanted = _prune_request(max_unused, max_repack_size, dry_run)
-    with (
-        session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock),
-        session.output.observer() as observer,
-    ):
-        report = drop(repository, lock, request, observer)
+    with session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock):
+        with session.output.observer() as observer:
+            report = drop(repository, lock, request, observer)
         _show_verdicts(session.output, report, dry_run=dry_run)
         if and_prune:
-            gone = replace(wanted, forgotten=report.dropped)
-            pruned = clear(repository, lock, gone, observer)
+            with session.output.observer() as observer:
+                gone = replace(wanted, forgotten=report.dropped)
+                pruned = clear(repository, lock, gone, observer)
             _show_pruned(session.output, pruned, dry_run=dry_run)
     values = {
         "dry_run": dry_run,

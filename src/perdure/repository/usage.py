@@ -38,10 +38,12 @@ class ChunkTable:
     """All chunks that index files name, each place once, and which were asked for."""
 
     def __init__(self, indexed: Iterable[Iterable[Packed]]) -> None:
-        parts = [bytes(Run.of((), packfiles).records) for packfiles in indexed]
+        parts = bytearray()
+        for packfiles in indexed:
+            parts += Run.of((), packfiles).records
         # Sorted and without repetition; as long as all have the same length, numpy compares strings
         # by all their bytes.
-        records = np.unique(np.frombuffer(b"".join(parts), _RECORD))
+        records = np.unique(np.frombuffer(parts, _RECORD))
         self._run = Run(frozenset(), records.tobytes())
         self._needed = bytearray(self._run.count)
 
