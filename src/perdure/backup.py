@@ -238,6 +238,8 @@ class _Run:
                 return self._advance(source, cut, tree, trust_blobs=False)
             folders[name] = folder.folder
             record = _with_blobs(record, msgspec.structs.replace(facts, tree=name))
+        else:
+            record = _with_blobs(record, None)
         report = _report(record, done, kept, cut.bytes_read)
         nothing_new = plan.method is Method.NOTHING and not kept.new
         return _Done(record, folders, report, kept.missing, nothing_new)
@@ -256,10 +258,10 @@ class _Run:
         )
 
 
-def _with_blobs(record: SourceRecord, facts: BlobsRecord) -> SourceRecord:
-    lacking = bool(facts.missing) or facts.unseen
+def _with_blobs(record: SourceRecord, facts: BlobsRecord | None) -> SourceRecord:
     status = record.status
     if status != REPAIRED:
+        lacking = facts is not None and (facts.missing or facts.unseen)
         status = INCOMPLETE if lacking else COMPLETE
     return msgspec.structs.replace(record, blobs=facts, status=status)
 

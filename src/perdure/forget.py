@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -75,15 +77,41 @@ def _judged(repository: Repository, request: ForgetRequest) -> tuple[GroupVerdic
             "nothing says which snapshots to keep",
             hint="name the snapshots to forget, or give a policy, such as --keep-daily 14 --keep-monthly 12",
         )
-    chosen = {name for name, _ in selected(repository, request.selection)}
-    known = [_known(repository, name, snapshot) for name, snapshot in repository.snapshots()]
-    return apply_policy(
+    chosen = dict(selected(repository, request.selection))
+    twins = _twins(repository.snapshots())
+    known = [
+        _known(repository, name, snapshot)
+        for name, snapshot in repository.snapshots()
+        if name not in twins
+    ]
+    groups = apply_policy(
         [candidate for candidate in known if candidate.id in chosen],
         request.policy,
         now=repository.clock(),
         group_by=request.group_by,
         others=[candidate for candidate in known if candidate.id not in chosen],
     )
+    superseded = tuple(
+        Verdict(_candidate(name, chosen[name]), kept=False, reasons=(f"retagged as {twin[:8]}",))
+        for name, twin in twins.items()
+        if name in chosen
+    )
+    return (*groups, GroupVerdict(Group(), superseded)) if superseded else groups
+
+
+def _twins(snapshots: Sequence[tuple[SnapshotId, Snapshot]]) -> dict[SnapshotId, SnapshotId]:
+    """Give the snapshots that are listed a second time with other tags, and as what.
+
+    A change of tags that was interrupted leaves both; counted twice, one would drop another snapshot.
+    """
+    same: defaultdict[tuple[str, str, str], list[SnapshotId]] = defaultdict(list)
+    for name, snapshot in snapshots:
+        same[snapshot.original or name, snapshot.tree, snapshot.time].append(name)
+    twins: dict[SnapshotId, SnapshotId] = {}
+    for (original, _, _), names in same.items():
+        stays = max(names, key=lambda name: (name != original, name))
+        twins |= {name: stays for name in names if name != stays}
+    return twins
 
 
 def _drop(

@@ -21,6 +21,7 @@ from perdure.history.restoring_blobs import BlobsRestored, RestoringBlobs
 from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Repository
 from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
+from perdure.snapshots import names_of
 from perdure.sources.blobs import BlobDirectory
 from perdure.sources.filestorage_writer import NewFileStorage, StandingFiles, new_filestorage
 from perdure.sources.tree_writer import TreeWriter
@@ -98,7 +99,7 @@ def restore_into(
     """
     plans = plan_restore(repository, request.wanted, request.target)
     if len(plans) != 1:
-        names = ", ".join(repr(plan.record.name) for plan in plans)
+        names = names_of(plan.record for plan in plans)
         raise UsageError(
             f"one source is copied into a storage, and there are {len(plans)}",
             hint=f"choose one with --source; there are: {names or 'none that Perdure wrote'}",

@@ -13,7 +13,7 @@ from perdure.formats.snapshot import Snapshot
 from perdure.model import SnapshotId, Tid
 from perdure.plan import Candidate, choose_snapshot
 from perdure.repository import Repository
-from perdure.snapshots import Found, found_in, is_named, read_manifest, select, sources_in
+from perdure.snapshots import Found, found_in, is_named, names_of, read_manifest, select, sources_in
 
 LATEST = "latest"
 _DATABASE, _BLOBS = "Data.fs", "blobstorage"
@@ -139,9 +139,9 @@ def _sources(
         if source is None or is_named(record, source)
     ]
     if not found:
-        names = ", ".join(repr(record.name) for record in known.sources)
         raise UsageError(
-            f"snapshot {name[:8]} has no source named {source!r}", hint=f"there are: {names}"
+            f"snapshot {name[:8]} has no source named {source!r}",
+            hint=f"there are: {names_of(known.sources)}",
         )
     return found
 

@@ -127,6 +127,11 @@ def is_named(record: SourceRecord, name: str) -> bool:
     return name in (record.name, record.database)
 
 
+def names_of(records: Iterable[SourceRecord]) -> str:
+    """List the names by which sources can be chosen."""
+    return ", ".join(repr(record.database or record.name) for record in records)
+
+
 def found_in(
     repository: Repository, identity: SnapshotId, snapshot: Snapshot, record: SourceRecord
 ) -> Found:
@@ -146,7 +151,7 @@ def only_source(known: Manifest, name: str | None, where: str) -> SourceRecord:
     matching = [record for record in known.sources if name is None or is_named(record, name)]
     if len(matching) == 1:
         return matching[0]
-    names = ", ".join(repr(record.name) for record in known.sources)
+    names = names_of(known.sources)
     raise UsageError(
         f"{where} has {len(matching)} sources {'' if name is None else f'named {name!r}'}".rstrip(),
         hint=f"choose one with --source; there are: {names}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,7 +37,9 @@ def _policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name in _PERIODS:
         of_each = f"Keep the newest snapshot of each of the last N {_NOUNS[name]}s that have one."
         options.append(keep(name, *count, of_each))
-    options.append(keep("within", *within, "Keep all less old than the newest by 2y5m7d3h."))
+    options.append(
+        keep("within", *within, "Keep all made within this time of the newest: 2y5m7d3h.")
+    )
     for name in _PERIODS:
         of_each = f"Keep the newest of each {_NOUNS[name]} within this time of the newest."
         options.append(keep(f"within-{name}", *within, of_each))
@@ -76,7 +79,7 @@ def configured_policy(session: Session) -> Policy:
         span = getattr(section, f"keep_{name}")
         if span:
             rules[name] = parse_duration(span)
-    return Policy(**rules, tags=tuple((tag,) for tag in section.keep_tags))
+    return Policy(**rules, tags=tuple(split_tags([each]) for each in section.keep_tags))
 
 
 def apply_retention(session: Session, source: str) -> None:
@@ -181,15 +184,15 @@ def forget(
     if policy.empty and not snapshots:
         policy = configured_policy(session)
     request = ForgetRequest(selection, policy, group_by, dry_run=dry_run)
-    with (
-        session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock),
-        session.output.observer() as observer,
-    ):
-        report = drop(repository, lock, request, observer)
+    wanted = _prune_request(max_unused, max_repack_size, dry_run)
+    with session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock):
+        with session.output.observer() as observer:
+            report = drop(repository, lock, request, observer)
         _show_verdicts(session.output, report, dry_run=dry_run)
         if and_prune:
-            wanted = _prune_request(max_unused, max_repack_size, dry_run, report.dropped)
-            pruned = clear(repository, lock, wanted, observer)
+            with session.output.observer() as observer:
+                gone = replace(wanted, forgotten=report.dropped)
+                pruned = clear(repository, lock, gone, observer)
             _show_pruned(session.output, pruned, dry_run=dry_run)
     values = {
         "dry_run": dry_run,
@@ -231,7 +234,7 @@ def prune(session: Session, max_unused: str, max_repack_size: str | None, dry_ru
 @click.option("--add", multiple=True, metavar="TAG[,TAG]", help="Add a tag.")
 @click.option("--remove", multiple=True, metavar="TAG[,TAG]", help="Remove a tag.")
 @click.option(
-    "--set", "replace", multiple=True, metavar="TAG[,TAG]", help='Replace all tags; "" leaves none.'
+    "--set", "exactly", multiple=True, metavar="TAG[,TAG]", help='Replace all tags; "" leaves none.'
 )
 @_dry_run
 @repository_options
@@ -245,7 +248,7 @@ def tag(
     everything: bool,
     add: tuple[str, ...],
     remove: tuple[str, ...],
-    replace: tuple[str, ...],
+    exactly: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Change the tags of snapshots: of those named, of those of a host, tag or source, or of all.
@@ -264,7 +267,7 @@ def tag(
             hint="name them, select them with --host, --tag or --source, or give --all",
         )
     change = TagChange(
-        split_tags(add), split_tags(remove), split_tags(replace) if replace else None
+        split_tags(add), split_tags(remove), split_tags(exactly) if exactly else None
     )
     with session.writing(exclusive=not dry_run, dry_run=dry_run) as (repository, lock):
         tagged = change_tags(repository, lock, selection, change, dry_run=dry_run)
@@ -289,15 +292,13 @@ def _selected(
     return Selection(snapshots, host, tags, source)
 
 
-def _prune_request(
-    max_unused: str, max_repack_size: str | None, dry_run: bool, forgotten: tuple[Any, ...] = ()
-) -> PruneRequest:
+def _prune_request(max_unused: str, max_repack_size: str | None, dry_run: bool) -> PruneRequest:
     from perdure.prune import PruneRequest
     from perdure.repository.prune_plan import Allowance, Limits, parse_size
 
     most = None if max_repack_size is None else parse_size(max_repack_size)
     limits = Limits(Allowance.parse(max_unused), most)
-    return PruneRequest(limits, dry_run=dry_run, forgotten=forgotten)
+    return PruneRequest(limits, dry_run=dry_run)
 
 
 def _show_verdicts(output: Output, report: ForgetReport, *, dry_run: bool) -> None:

@@ -145,7 +145,7 @@ class _Check:
         if sizes:
             message = (
                 f"{len(sizes)} packfiles ({sum(sizes.values())} bytes) are in no index:"
-                " left by an interrupted backup, or of one that runs now"
+                " left by an interrupted backup, which perdure prune clears away, or of one that runs now"
             )
             self._findings.append(Finding(message, is_damage=False))
 
@@ -155,7 +155,7 @@ class _Check:
         if found:
             message = (
                 f"{len(found)} temporary files ({sum(size for _, size in found)} bytes) of processes"
-                " that were killed take up room: perdure repair index removes them"
+                " that were killed take up room: perdure prune removes them"
             )
             self._findings.append(Finding(message, is_damage=False))
 

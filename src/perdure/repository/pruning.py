@@ -89,13 +89,12 @@ def plan_prune(
 
     Raises RepositoryDamaged if anything that a snapshot needs is missing, StoreError.
     """
-    snapshots = Snapshots(repository.files, None).all()
+    roots = [root for name, root in _roots(repository) if name not in set(forgotten)]
     index_files: dict[str, IndexFileUse] = {}
     table = ChunkTable(_read_index(repository, lock, observer, index_files))
     sizes = repository.reader.packfiles()
     expected = {each.id: each.size for each in table.usage().packfiles()}
     _refuse(_wrong_sizes(expected, sizes))
-    roots = [snapshot.root for name, snapshot in snapshots if name not in set(forgotten)]
     _refuse(_mark_needed(repository, lock, table, roots, observer))
     usage = table.usage()
     decisions = tuple(decide(usage.packfiles(), limits))
@@ -119,7 +118,8 @@ def carry_out(repository: Repository, lock: Lock, plan: PrunePlan, observer: Obs
     if not lock.exclusive:
         raise PerdureError("to prune takes an exclusive lock")
     _write_anew(repository, lock, plan, observer)
-    index_files = len(list(_write_index(repository, lock, plan)))
+    _write_index(repository, lock, plan)
+    new = {name for name, _ in repository.files.list(INDEX)} - plan.index_files.keys()
     lock.verify()
     for name in plan.replaced:
         lock.keep()
@@ -129,9 +129,20 @@ def carry_out(repository: Repository, lock: Lock, plan: PrunePlan, observer: Obs
     _delete_packfiles(repository, lock, plan, observer)
     return Pruned(
         bytes_stored=sum(repository.reader.packfiles().values()),
-        index_files_written=index_files,
+        index_files_written=len(new),
         index_files_deleted=len(plan.replaced),
     )
+
+
+def _roots(repository: Repository) -> list[tuple[SnapshotId, ChunkId]]:
+    try:
+        snapshots = Snapshots(repository.files, None).all()
+    except RepositoryDamaged as error:
+        error.hint = error.hint or (
+            "nothing is pruned; a snapshot that cannot be read is lost: remove its file, then prune"
+        )
+        raise
+    return [(name, snapshot.root) for name, snapshot in snapshots]
 
 
 def _read_index(
@@ -217,7 +228,7 @@ def _needed_content(
         yield from ((kind, content) for content in contents)
 
 
-def _write_index(repository: Repository, lock: Lock, plan: PrunePlan) -> Iterator[str]:
+def _write_index(repository: Repository, lock: Lock, plan: PrunePlan) -> None:
     """Write index files for the packfiles that stay and whose index files do not."""
     covered = {
         packfile
@@ -232,8 +243,8 @@ def _write_index(repository: Repository, lock: Lock, plan: PrunePlan) -> Iterato
                 lock.keep()
                 yield plan.usage.packed(packfile)
 
-    for name, _ in save_index(repository.files, packed()):
-        yield name
+    for _ in save_index(repository.files, packed()):
+        lock.keep()
 
 
 def _delete_packfiles(

@@ -38,10 +38,12 @@ class ChunkTable:
     """All chunks that index files name, each place once, and which were asked for."""
 
     def __init__(self, indexed: Iterable[Iterable[Packed]]) -> None:
-        parts = [bytes(Run.of((), packfiles).records) for packfiles in indexed]
+        parts = bytearray()
+        for packfiles in indexed:
+            parts += Run.of((), packfiles).records
         # Sorted and without repetition; as long as all have the same length, numpy compares strings
         # by all their bytes.
-        records = np.unique(np.frombuffer(b"".join(parts), _RECORD))
+        records = np.unique(np.frombuffer(parts, _RECORD))
         self._run = Run(frozenset(), records.tobytes())
         self._needed = bytearray(self._run.count)
 
@@ -61,9 +63,9 @@ class ChunkTable:
 
 
 class Usage:
-    """What is needed of each packfile. A chunk in several packfiles is needed in one of them only:
+    """What is needed of each packfile.
 
-    in the one of which the greatest part is needed.
+    A chunk in several packfiles is needed in one of them only: in that of which the greatest part is.
     """
 
     def __init__(self, run: Run, needed: Mask) -> None:
@@ -119,8 +121,11 @@ class Usage:
         )
         chunk = np.cumsum(first) - 1
         wanted = marked[first][chunk]
-        part = self._sum(self._bytes * wanted) / self._sum(self._bytes)
-        best_first = np.lexsort((columns["offset"], self._packfile, -part[self._packfile], chunk))
+        much = self._sum(self._bytes * wanted)
+        part = much / self._sum(self._bytes)
+        rank = np.empty(len(part), np.int64)
+        rank[np.lexsort((-much, -part))] = np.arange(len(part))
+        best_first = np.lexsort((columns["offset"], rank[self._packfile], chunk))
         chosen = np.zeros(len(columns), bool)
         chosen[best_first[np.flatnonzero(first)]] = True
         chosen &= wanted
