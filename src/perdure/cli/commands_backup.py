@@ -15,7 +15,7 @@ from perdure.cli.gathering import Gathering, Named
 from perdure.cli.options import repository_options, tags, text
 from perdure.cli.output import Output
 from perdure.cli.session import Session, now, with_session
-from perdure.errors import BackupIncomplete
+from perdure.errors import BackupIncomplete, RepositoryLocked
 
 if TYPE_CHECKING:
     from perdure.backup import BackupReport, BackupRequest, SourceReport
@@ -117,14 +117,24 @@ def backup(
         ):
             report = back_up(repository, lock, sources, request, now, observer)
         run.report(report)
-        _show(session.output, report, dry_run)
-        if report.incomplete:
-            raise BackupIncomplete(
-                f"snapshot {(report.snapshot_id or '')[:8]} lacks parts of its sources",
-                hint="the warnings name them",
-            )
-        if forget and not dry_run:
-            apply_retention(session, report.sources[0].name)
+        try:
+            if report.incomplete:
+                raise BackupIncomplete(
+                    f"snapshot {(report.snapshot_id or '')[:8]} lacks parts of its sources",
+                    hint="the warnings name them; old snapshots are not forgotten",
+                )
+            if forget and not dry_run:
+                _forget(session, report.sources[0].name)
+        finally:
+            _show(session.output, report, dry_run)
+
+
+def _forget(session: Session, source: str) -> None:
+    """Apply the configured retention; that others use the repository meanwhile is no failure."""
+    try:
+        apply_retention(session, source)
+    except RepositoryLocked as error:
+        session.output.warning(f"no old snapshots are forgotten this time: {error}")
 
 
 def _request(
