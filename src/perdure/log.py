@@ -48,9 +48,8 @@ def read_log(
     history = history_of(repository, found, record)
     first = _floor(since) if since is not None else 0
     last = (Tid.at(until) if isinstance(until, datetime) else until or Tid((1 << 64) - 1)).value
-    for transaction in _whole(_transactions(history, first)):
-        if first <= transaction.tid.value <= last:
-            yield transaction
+    transactions = _whole(_transactions(history, first))
+    return (each for each in transactions if first <= each.tid.value <= last)
 
 
 def _floor(moment: Tid | datetime) -> int:
