@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 
-from perdure.errors import RepositoryDamaged, UsageError
+from perdure.errors import RepositoryDamaged
 from perdure.formats import manifest
 from perdure.formats.manifest import Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
@@ -144,18 +144,6 @@ def found_in(
             folder = root.folder(record.blobs.tree)
         kept = EarlierBlobs(record.blobs, BlobFolder(folder))
     return Found(identity, snapshot, record, history_of(repository, snapshot, record), kept)
-
-
-def only_source(known: Manifest, name: str | None, where: str) -> SourceRecord:
-    """Choose a source by its name, or the only one there is. Raises UsageError."""
-    matching = [record for record in known.sources if name is None or is_named(record, name)]
-    if len(matching) == 1:
-        return matching[0]
-    names = names_of(known.sources)
-    raise UsageError(
-        f"{where} has {len(matching)} sources {'' if name is None else f'named {name!r}'}".rstrip(),
-        hint=f"choose one with --source; there are: {names}",
-    )
 
 
 def _info(repository: Repository, name: SnapshotId, snapshot: Snapshot) -> SnapshotInfo:
