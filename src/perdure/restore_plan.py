@@ -163,11 +163,20 @@ def _planned(chosen: Chosen, target: Path | None, label: str) -> Planned:
                 f"{record.name} is no FileStorage, and cannot be restored in place",
                 hint="restore it into a folder with --to, or into a storage with --into",
             )
-        return Planned(chosen, Path(record.path), Path(place) if place else None)
+        return Planned(chosen, _absolute(record.path), _absolute(place) if place else None)
     folder = target / label if label else target
-    name = _file_name(record.path) if record.kind == "filestorage" else _DATABASE
-    blobs = folder / (PurePosixPath(place).name or _BLOBS) if place else None
-    return Planned(chosen, folder / name, blobs)
+    if record.kind == "filestorage":
+        name, blobs = _file_name(record.path), _file_name(place) if place else ""
+    else:
+        name, blobs = _DATABASE, _BLOBS if place else ""
+    return Planned(chosen, folder / name, folder / blobs if blobs else None)
+
+
+def _absolute(path: str) -> Path:
+    """Give the place that a source was read from. Raises RepositoryDamaged when that is no place."""
+    if not path.startswith("/") or "\0" in path or ".." in PurePosixPath(path).parts:
+        raise RepositoryDamaged(f"{path!r} is not the path of a file")
+    return Path(path)
 
 
 def _labels(records: Sequence[SourceRecord]) -> list[str]:
