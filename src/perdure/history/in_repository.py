@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.errors import DamageFound, RepositoryDamaged
@@ -47,6 +48,10 @@ class RepositoryHistory:
             for folder in folders
             for name in folder.files()
         )
+
+    def cache_folder(self, name: str) -> Path | None:
+        """Give the folder of the repository's cache for something; None where there is no cache."""
+        return self._repository.cache_folder(name)
 
     def layout(self, name: LayoutName) -> Layout:
         """Load a layout. Raises DamageFound."""
