@@ -16,7 +16,6 @@ from perdure.formats.layout import Layout
 from perdure.history import past
 from perdure.history.in_repository import RepositoryHistory
 from perdure.history.past import HistoryPast
-from perdure.repository import Repository
 
 WINDOW = 3000
 
@@ -26,12 +25,9 @@ class Site(StorageSite):
 
     def __init__(self, folder: Path) -> None:
         self.living = LivingStorage(folder, 11)
-        super().__init__(f"<filestorage>\n path {self.living.path}\n</filestorage>\n", WINDOW)
         self.cache = folder / "cache"
-        self.repository.close()
-        self.repository = Repository.open(
-            self.store, "secret", cache=self.cache, clock=self.clock, workers=2
-        )
+        zconfig = f"<filestorage>\n path {self.living.path}\n</filestorage>\n"
+        super().__init__(zconfig, WINDOW, self.cache)
 
     @property
     def history(self) -> RepositoryHistory:

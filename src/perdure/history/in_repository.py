@@ -40,6 +40,10 @@ class RepositoryHistory:
         self.unreadable = False
         """Whether a layout was dropped that could not be read."""
 
+    def as_stored(self) -> RepositoryHistory:
+        """Give the history once more, which changes of this one do not reach; it must not have any yet."""
+        return RepositoryHistory(self._repository, self.folder.as_stored())
+
     def names(self) -> list[LayoutName]:
         """Give the names of all layouts, in the order of the file. Raises DamageFound."""
         folders = self.folder.folder(LAYOUTS).folders()

@@ -36,7 +36,7 @@ class HistoryPast:
     """Where the records before some positions of a history's file stand."""
 
     def __init__(self, history: RepositoryHistory) -> None:
-        self._history = history
+        self._history = history.as_stored()  # a run takes layouts out before it reads them anew
         self._names = history.names()
         self._cache = history.cache_folder(_CACHE)
         self._done = 0
