@@ -1,14 +1,13 @@
-"""The main job, shown on a living ZODB: ``make demo``.
+"""The main job, shown on a living site: ``make demo``.
 
-A real ZEO server holds a real FileStorage, writers commit throughout, and everything that is asked of
-Perdure is asked on its command line. All of it happens in a temporary folder, which is removed.
+A real ZEO server holds two real storages and blobs, writers commit throughout, and everything that is
+asked of Perdure is asked on its command line. All of it happens in a temporary folder, which is removed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -21,20 +20,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import transaction
 import ZEO
-from BTrees.IOBTree import IOBTree
-from persistent.mapping import PersistentMapping
-from ZODB import DB
-from ZODB.FileStorage import FileStorage
+from living_site import (
+    ACCOUNTS,
+    BALANCE,
+    CONFIGURATION,
+    DOCUMENTS,
+    FILES,
+    Failed,
+    client,
+    files,
+    found,
+    look_at,
+)
 
 HERE = Path(__file__).resolve().parent
-ACCOUNTS, BALANCE, DOCUMENTS, WRITERS = 40, 1000, 2500, 2
+WRITERS = 2
 CHUNK = 1 << 20
-
-
-class Failed(Exception):
-    """The demonstration did not show what it should."""
+EXPECTED = (DOCUMENTS, ACCOUNTS * BALANCE, FILES, DOCUMENTS)
+DATABASES = ("catalog.fs", "Data.fs")
 
 
 class Demo:
@@ -42,55 +46,33 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.data = folder / "site" / "Data.fs"
+        self.site = folder / "site"
+        self.configuration = self.site / "zeo.conf"
         self.socket = str(folder / "zeo.sock")
-        self.repository = folder / "repository"
         self.children: list[subprocess.Popen[bytes]] = []
         self.checks = 0
         beside = Path(sys.executable).parent / "perdure"
         self.program = [str(beside)] if beside.exists() else [sys.executable, "-m", "perdure"]
         self.environment = {
-            **os.environ,
+            **{name: text for name, text in os.environ.items() if not name.startswith("PERDURE_")},
+            "PERDURE_REPOSITORY": str(folder / "repository"),
             "PERDURE_PASSWORD_FILE": str(folder / "key"),
             "PERDURE_CACHE_DIR": str(folder / "cache"),
         }
 
     # --- the site
 
-    def found(self) -> None:
-        """Make a database that has lived a little, before the server starts."""
-        self.data.parent.mkdir()
-        db = DB(FileStorage(str(self.data)))
-        root, rng = db.open().root(), random.Random(1)
-        words = [
-            "".join(rng.choices("abcdefghilmnoprstu", k=rng.randint(2, 9))) for _ in range(4000)
-        ]
-        root["accounts"] = IOBTree({n: PersistentMapping(balance=BALANCE) for n in range(ACCOUNTS)})
-        root["documents"] = IOBTree()
-        for number in range(DOCUMENTS):
-            text = " ".join(rng.choices(words, k=rng.randint(30, 900)))
-            root["documents"][number] = PersistentMapping(title=words[number], text=text)
-            if number % 20 == 19:
-                commit(f"import up to {number}")
-        for _ in range(1500):
-            document = root["documents"][int(DOCUMENTS ** rng.random()) - 1]
-            document["text"] += " " + " ".join(rng.choices(words, k=30))
-            commit(f"edit {document['title']}")
-        db.close()
-
     def serve(self) -> None:
         """Start the ZEO server and the writers."""
-        server = [sys.executable, "-m", "ZEO.runzeo", "-a", self.socket, "-f", str(self.data)]
-        self.start(server, "zeo.log")
+        self.configuration.write_text(CONFIGURATION.format(address=self.socket, folder=self.site))
+        self.start([sys.executable, "-m", "ZEO.runzeo", "-C", str(self.configuration)], "zeo.log")
         for _ in range(200):
             if Path(self.socket).exists():
                 break
             time.sleep(0.05)
+        writer = [sys.executable, str(HERE / "writer.py"), str(self.site), self.socket]
         for number in range(WRITERS):
-            self.start(
-                [sys.executable, str(HERE / "writer.py"), self.socket, str(number)],
-                f"writer{number}.log",
-            )
+            self.start([*writer, str(number)], f"writer{number}.log")
         self.wait_for_commits(5)
 
     def start(self, command: list[str], log: str) -> None:
@@ -103,17 +85,18 @@ class Demo:
         for child in reversed(self.children):
             if child.poll() is None:
                 child.terminate()
-        for child in self.children:
             try:
-                child.wait(5)
+                child.wait(10)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+        self.children.clear()
 
     def wait_for_commits(self, count: int) -> None:
-        """Wait until the writers have grown the file by some transactions."""
-        goal, deadline = self.data.stat().st_size + count * 1000, time.monotonic() + 20
-        while self.data.stat().st_size < goal:
+        """Wait until the writers have grown the main database by some transactions."""
+        data = self.site / "Data.fs"
+        goal, deadline = data.stat().st_size + count * 1000, time.monotonic() + 30
+        while data.stat().st_size < goal:
             self.expect_alive()
             if time.monotonic() > deadline:
                 raise Failed("the writers do not commit")
@@ -126,24 +109,33 @@ class Demo:
                 logs = "\n".join(log.read_text()[-1500:] for log in self.folder.glob("*.log"))
                 raise Failed(f"{child.args!r} has ended with {child.returncode}:\n{logs}")
 
+    def keep_old(self) -> None:
+        """Keep hold of the files that a pack will replace, to compare with them later."""
+        for name in DATABASES:
+            (self.folder / f"unpacked-{name}").hardlink_to(self.site / name)
+
     def pack(self) -> None:
         """Pack through the server, which the writers do not notice."""
-        before = self.data.stat().st_size
-        db = ZEO.DB(self.socket, wait_timeout=20)
-        db.pack()
-        db.close()
-        say(
-            f"   the server packs {mb(before)} to {mb(self.data.stat().st_size)}; the writers go on"
-        )
+        before = (self.site / "Data.fs").stat().st_size
+        for storage in ("catalog", "main"):
+            db = ZEO.DB(self.socket, storage=storage, wait_timeout=20)
+            db.pack()
+            db.close()
+        after = (self.site / "Data.fs").stat().st_size
+        say(f"   the server packs {mb(before)} to {mb(after)}; the writers go on")
 
     # --- perdure
 
     def perdure(self, *arguments: str) -> str:
-        """Run the program as a user would; gives its standard output."""
+        """Run the program as a user would, in the site's folder; gives its standard output."""
         shown = " ".join(argument.replace(f"{self.folder}/", "") for argument in arguments)
         say(f"   $ perdure {shown}")
         done = subprocess.run(
-            [*self.program, *arguments], env=self.environment, stdout=subprocess.PIPE, text=True
+            [*self.program, *arguments],
+            env=self.environment,
+            cwd=self.site,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         if done.returncode:
             raise Failed(f"it ended with {done.returncode}\n{done.stdout}")
@@ -151,40 +143,42 @@ class Demo:
 
     def backup(self) -> dict[str, Any]:
         """Back the site up and say what that took."""
-        where = ["--filestorage", str(self.data), "-r", str(self.repository)]
-        output = self.perdure("backup", *where, "--json")
+        output = self.perdure("backup", "--zeo-conf", str(self.configuration), "--json")
         summary: dict[str, Any] = json.loads(output.splitlines()[-1])
-        source = summary["sources"][0]
+        for source in summary["sources"]:
+            blobs = source["blobs"]
+            with_blobs = f" with {blobs['count']} blobs" if blobs and blobs["count"] else ""
+            say(
+                f"   {source['database']}: {mb(source['size'])}{with_blobs},"
+                f" up to transaction {source['cut']}"
+            )
         say(
-            f"   database {mb(source['size'])}: read {mb(summary['bytes_read'])},"
-            f" stored {mb(summary['bytes_added'])}, took {summary['seconds']:.2f} s;"
-            f" up to transaction {source['cut']}"
+            f"   read {mb(summary['bytes_read'])}, stored {mb(summary['bytes_added'])},"
+            f" took {summary['seconds']:.2f} s"
         )
         self.expect_alive()
         return summary
 
-    def restore(self, name: str, *moment: str) -> Path:
-        """Restore the database into a folder of its own; gives the Data.fs."""
-        target, started = self.folder / name, time.monotonic()
-        self.perdure("restore", "latest", *moment, "--to", str(target), "-r", str(self.repository))
-        say(f"   took {time.monotonic() - started:.2f} s")
-        return target / "Data.fs"
+    def restore(self, *arguments: str) -> list[dict[str, Any]]:
+        """Restore the site; gives what is reported of each database."""
+        summary = json.loads(self.perdure("restore", *arguments, "--json").splitlines()[-1])
+        for source in summary["sources"]:
+            blobs = source["blobs"]
+            say(
+                f"   {source['database']}: {mb(source['size'])},"
+                f" of which {mb(source['already_there'])} were there already"
+                + (f"; {blobs['count']} blobs, {blobs['kept']} there already" if blobs else "")
+            )
+        say(f"   took {summary['seconds']:.2f} s")
+        sources: list[dict[str, Any]] = summary["sources"]
+        return sources
 
-    def choose(self, snapshot: str, after: str, until: str) -> str:
-        """Choose a transaction between two backups from the log of the second."""
-        output = self.perdure(
-            "log",
-            snapshot[:8],
-            "--since",
-            after,
-            "--until",
-            until,
-            "--json",
-            "-r",
-            str(self.repository),
-        )
-        entries = json.loads(output)
-        between = [entry for entry in entries if after < entry["tid"] < until]
+    def choose(self, first: dict[str, Any], second: dict[str, Any]) -> str:
+        """Choose a transaction of the main database between two backups from the log of the second."""
+        after, until = (summary["sources"][-1]["cut"] for summary in (first, second))
+        span = ("--since", after, "--until", until)
+        output = self.perdure("log", second["snapshot_id"][:8], "--source", "main", *span, "--json")
+        between = [entry for entry in json.loads(output) if after < entry["tid"] < until]
         if not between:
             raise Failed("no transaction between the first two backups is in the log")
         chosen = between[len(between) // 2]
@@ -204,26 +198,30 @@ class Demo:
         self.checks += 1
         say(f"   ok: {what}")
 
-    def check_prefix(self, what: str, restored: Path, original: Path) -> None:
+    def check_prefix(self, restored: Path, original: Path) -> None:
         """Compare a restored file with the beginning of the file that the server wrote."""
         size = restored.stat().st_size
         self.check(
-            f"{what}: all {size:,} bytes are those of the server's file",
+            f"{restored.name}: all {size:,} bytes are those of the server's file",
             holds=same(restored, original),
         )
 
-    def check_with_zodb(self, what: str, restored: Path, tid: str) -> None:
-        """Open a restored file with ZODB and look at the objects."""
-        db = DB(FileStorage(str(restored), read_only=True))
-        root = db.open().root()
-        total = sum(account["balance"] for account in root["accounts"].values())
-        documents = sum(len(document["text"]) > 0 for document in root["documents"].values())
-        last = db.storage.lastTransaction().hex()
-        db.close()
-        self.check(f"{what}: ZODB opens it, and its last transaction is {tid}", holds=last == tid)
+    def check_blobs(self, restored: Path, original: Path) -> None:
+        """Compare the blobs of a restored site with those that it had."""
+        blobs = sorted(restored.rglob("*.blob"))
+        right = all(
+            blob.read_bytes() == (original / blob.relative_to(restored)).read_bytes()
+            for blob in blobs
+        )
+        self.check(f"{len(blobs)} blobs are those of the site, byte for byte", holds=right)
+
+    def check_objects(self, what: str, seen: tuple[int, ...]) -> None:
+        """Look at what ZODB reads."""
+        documents, total, uploads, entries = seen
         self.check(
-            f"{what}: {documents} documents, and the accounts add up to {total}",
-            holds=documents == DOCUMENTS and total == ACCOUNTS * BALANCE,
+            f"{what}: {documents} documents, {uploads} files as uploaded, {entries} entries in the"
+            f" catalog, and the accounts add up to {total}",
+            holds=seen == EXPECTED,
         )
 
     def check_with_restic(self) -> None:
@@ -233,10 +231,11 @@ class Demo:
             return
         environment = {
             **os.environ,
+            "RESTIC_REPOSITORY": self.environment["PERDURE_REPOSITORY"],
             "RESTIC_PASSWORD_FILE": str(self.folder / "key"),
             "RESTIC_CACHE_DIR": str(self.folder / "cache-restic"),
         }
-        command = ["restic", "-r", str(self.repository), "check", "--read-data"]
+        command = ["restic", "check", "--read-data"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         self.check(
             "the stock restic reads all data of it and finds no error", holds=done.returncode == 0
@@ -245,15 +244,14 @@ class Demo:
 
 def play(demo: Demo) -> None:
     """Show it, one thing after the other."""
-    say("1. A site on ZODB")
-    demo.found()
+    say("1. A site on ZODB: a main database with blobs, and a catalog of its own")
+    found(demo.site)
     demo.serve()
-    say(f"   {mb(demo.data.stat().st_size)}, served by ZEO; {WRITERS} writers commit all the time")
+    size = sum((demo.site / name).stat().st_size for name in DATABASES)
+    say(f"   {mb(size)}, served by ZEO; {WRITERS} writers commit all the time")
 
     say("2. The first backup, while they write")
-    demo.perdure(
-        "init", "-r", str(demo.repository), "--new-password-file", str(demo.folder / "key")
-    )
+    demo.perdure("init", "--new-password-file", str(demo.folder / "key"))
     first = demo.backup()
 
     say("3. A while later")
@@ -261,30 +259,54 @@ def play(demo: Demo) -> None:
     second = demo.backup()
 
     say("4. After a pack")
-    unpacked = demo.folder / "unpacked.fs"
-    unpacked.hardlink_to(demo.data)
+    demo.keep_old()
+    shutil.copytree(demo.site / "blobs", demo.folder / "blobs-then", copy_function=os.link)
     demo.pack()
     demo.wait_for_commits(5)
-    third = demo.backup()
+    demo.backup()
 
     say("5. Any transaction can be had: one between two backups, from before the pack")
-    tid = demo.choose(
-        second["snapshot_id"], first["sources"][0]["cut"], second["sources"][0]["cut"]
-    )
-    past = demo.restore("past", "--at", tid)
-    demo.check_prefix("the past", past, unpacked)
-    demo.check_with_zodb("the past", past, tid)
+    tid = demo.choose(first, second)
+    past = demo.folder / "past"
+    restored = demo.restore("--at", tid, "--to", str(past))
+    demo.check("the main database is restored up to it", holds=restored[-1]["cut"] == tid)
+    for name, place in (("catalog", "catalog.fs"), ("main", "Data.fs")):
+        demo.check_prefix(past / name / place, demo.folder / f"unpacked-{place}")
+    demo.check_blobs(past / "main/blobs", demo.folder / "blobs-then")
+    lay_out(past)
+    with files(past, read_only=True) as db:
+        demo.check_objects("ZODB opens the past", look_at(db))
 
-    say("6. And the newest")
-    newest = demo.restore("newest")
-    demo.check_prefix("the newest", newest, demo.data)
-    demo.check_with_zodb("the newest", newest, third["sources"][0]["cut"])
+    say("6. A disaster: the main database is gone, with half of the blobs")
+    demo.stop()
+    demo.perdure("backup", "--zeo-conf", str(demo.configuration))
+    kept = demo.folder / "kept"
+    shutil.copytree(demo.site, kept)
+    (demo.site / "Data.fs").unlink()
+    for blob in sorted((demo.site / "blobs").rglob("*.blob"))[::2]:
+        blob.unlink()
+    demo.restore("--in-place", "--yes")
+    for name in DATABASES:
+        demo.check_prefix(demo.site / name, kept / name)
+    demo.check_blobs(demo.site / "blobs", kept / "blobs")
+    demo.serve()
+    with client(demo.site, demo.socket) as db:
+        demo.check_objects("the server is up again", look_at(db))
+    demo.expect_alive()
 
     say("7. The repository is whole")
-    demo.perdure("check", "--read-data", "-r", str(demo.repository))
-    demo.check("perdure read and verified all data", holds=True)
+    demo.perdure("forget", "--keep-last", "2", "--prune")
+    demo.perdure("check", "--read-data")
+    demo.check("perdure read and verified all data, old snapshots dropped", holds=True)
     demo.check_with_restic()
-    demo.expect_alive()
+
+
+def lay_out(past: Path) -> None:
+    """Put what was restored into a folder for each database where the site has it."""
+    for path in (past / "main").iterdir():
+        path.rename(past / path.name)
+    for path in (past / "catalog").iterdir():
+        path.rename(past / path.name)
 
 
 def same(restored: Path, original: Path) -> bool:
@@ -294,12 +316,6 @@ def same(restored: Path, original: Path) -> bool:
             if piece != other.read(len(piece)):
                 return False
     return restored.stat().st_size > 0
-
-
-def commit(note: str) -> None:
-    """Commit with a description."""
-    transaction.get().note(note)
-    transaction.commit()
 
 
 def mb(size: int) -> str:

@@ -1,7 +1,7 @@
 """A client of the demonstration's ZEO server that commits until it is told to stop.
 
-``python writer.py SOCKET NUMBER``: each transaction edits a document and moves money between accounts, so
-that at every transaction the sum over all accounts is the same.
+``python writer.py FOLDER SOCKET NUMBER``: each transaction edits a document and its entry in the catalog,
+and moves money between accounts; some upload a file, too.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import transaction
-import ZEO
+from living_site import client, commit, write
 from ZODB.POSException import ConflictError
 
 
@@ -26,35 +28,38 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise Stop
 
 
-def commit_once(root: dict[str, dict[int, object]], rng: random.Random) -> None:
-    """One transaction: a document edited, money moved."""
-    documents, accounts = root["documents"], root["accounts"]
-    document = documents[rng.randrange(len(documents))]
-    text = document["text"]  # type: ignore[index]
-    cut = rng.randrange(len(text))
-    document["text"] = text[cut:] + text[:cut]  # type: ignore[index]
+def commit_once(connection: Any, rng: random.Random) -> None:
+    """One transaction: a document edited, money moved, perhaps a file uploaded."""
+    root, catalog = connection.root(), connection.get_connection("catalog").root()
+    number = rng.randrange(len(root["documents"]))
+    document = root["documents"][number]
+    cut = rng.randrange(len(document["text"]))
+    document["text"] = document["text"][cut:] + document["text"][:cut]
+    catalog["lengths"][number] = len(document["text"])
+    accounts = root["accounts"]
     giver, taker = rng.sample(sorted(accounts), 2)
     amount = rng.randint(1, 100)
-    accounts[giver]["balance"] -= amount  # type: ignore[index]
-    accounts[taker]["balance"] += amount  # type: ignore[index]
-    transaction.get().note(f"move {amount} from {giver} to {taker}")
-    transaction.commit()
+    accounts[giver]["balance"] -= amount
+    accounts[taker]["balance"] += amount
+    if rng.random() < 0.1:
+        write(root["files"][rng.randrange(len(root["files"]))], rng)
+    commit(f"move {amount} from {giver} to {taker}")
 
 
 def main() -> None:
     """Commit until SIGTERM."""
-    socket, number = sys.argv[1], sys.argv[2]
+    folder, socket, number = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     signal.signal(signal.SIGTERM, stop)
     rng = random.Random(number)
     try:
-        db = ZEO.DB(socket, wait_timeout=20)
-        root = db.open().root()
-        while True:
-            try:
-                commit_once(root, rng)
-            except ConflictError:
-                transaction.abort()
-            time.sleep(0.01)
+        with client(folder, socket) as db:
+            connection = db.open()
+            while True:
+                try:
+                    commit_once(connection, rng)
+                except ConflictError:
+                    transaction.abort()
+                time.sleep(0.01)
     except Stop:
         pass
 

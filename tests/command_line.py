@@ -42,6 +42,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("PERDURE_", "RESTIC_", "_PERDURE")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PERDURE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
 
 

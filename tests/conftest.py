@@ -14,7 +14,7 @@ from doubles import Restic
 from hypothesis import HealthCheck, settings
 from small_repository import Site
 
-pytest_plugins = ["command_line"]
+pytest_plugins = ["command_line", "buildout_site"]
 
 settings.register_profile(
     "perdure",

@@ -37,12 +37,13 @@ def back_up(
     observer: SilentObserver | None = None,
     verify_source: bool = False,
     skip_if_unchanged: bool = False,
+    blobs: Path | None = None,
 ) -> BackupReport:
     """Back one Data.fs up, as the command line would."""
     request = BackupRequest(
         "www1", "plone", verify_source=verify_source, skip_if_unchanged=skip_if_unchanged
     )
-    source = FileStorageSource(path, name, window)
+    source = FileStorageSource(path, name, window, blobs=blobs)
     with repository.lock() as lock:
         return backup(repository, lock, [source], request, clock, observer or SilentObserver())
 
@@ -50,8 +51,13 @@ def back_up(
 class MemoryFile:
     """What a history is rebuilt into."""
 
+    standing = None
+
     def __init__(self) -> None:
         self.data = bytearray()
+
+    def keep(self, place: Path, size: int) -> bytes:
+        raise AssertionError("nothing stands")
 
     def write(self, data: bytes) -> None:
         self.data += data

@@ -20,6 +20,8 @@ LAYERS: dict[str, set[str]] = {
     "model": {"errors"},
     "formats": {"errors", "model"},
     "plan": {"errors", "model", "formats"},
+    "retention": {"errors", "model", "formats"},
+    "config": {"errors"},
     "pool": set(),
     "stores": {"errors", "model"},
     "repository": {"errors", "model", "formats", "stores", "pool"},
@@ -29,8 +31,10 @@ LAYERS: dict[str, set[str]] = {
         *(
             "errors",
             "model",
+            "config",
             "formats",
             "plan",
+            "retention",
             "pool",
             "repository",
             "sources",
@@ -38,9 +42,12 @@ LAYERS: dict[str, set[str]] = {
             "history",
         ),
     },
-    "cli": {"errors", "model", "formats", "repository", "sources", "stores", "use case"},
+    "cli": {
+        *("errors", "model", "config", "formats", "retention"),
+        *("repository", "sources", "stores", "use case"),
+    },
 }
-PURE = {"errors", "model", "formats", "plan"}
+PURE = {"errors", "model", "formats", "plan", "retention"}
 WORLD = {"os", "io", "pathlib", "time", "socket", "threading", "subprocess", "shutil", "logging"}
 MOST_LINES, MOST_BODY_LINES = 450, 60
 

@@ -1,6 +1,7 @@
-"""A repository of an earlier version: today's program reads all of it, and goes on from it.
+"""Repositories of an earlier version: today's program reads all of them, and goes on from them.
 
-``golden/perdure-1`` was written by ``golden/make_perdure_1.py``, once; it is never to be made anew.
+``golden/perdure-1`` and ``golden/site-1`` were written by the programs beside them, once; they are never
+to be made anew.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from perdure.check import check
 from perdure.formats.keyfile import FOR_KEY_FILES
 from perdure.model import SilentObserver, Subset, Tid
 from perdure.repository import Owner, Repository
+from perdure.restore import RestoreRequest, restore
+from perdure.restore_plan import Wanted
 from perdure.snapshots import list_snapshots, sources_in
 from perdure.stores.local import LocalStore
 
@@ -121,3 +124,27 @@ def test_stock_restic_finds_no_fault(restic: Restic, copy: Path) -> None:
     with opened(copy) as repository:
         repository.add_key("secret", FOR_KEY_FILES, Owner("plone", "golden", LATER))
     restic(copy, "check", "--read-data")
+
+
+SITE = GOLDEN.with_name("site-1")
+
+
+def test_a_site_with_blobs_is_whole(tmp_path: Path) -> None:
+    repository = opened(SITE)
+    assert not check(repository, read_data=Subset(), observer=SilentObserver()).findings
+    for each in json.loads(SITE.with_suffix(".json").read_text()):
+        target = tmp_path / each["snapshot"]
+        request = RestoreRequest(target, Wanted(each["snapshot"]))
+        restored = restore(repository, request, SilentObserver())
+        missing = sum(done.blobs.missing for done in restored if done.blobs)
+        assert missing == each["incomplete"]
+        for name, state in each["sources"].items():
+            assert digest((target / name / "Data.fs").read_bytes()) == state["sha256"]
+            blobs = target / name / "blobs"
+            found = {
+                str(path.relative_to(blobs)): digest(path.read_bytes())
+                for path in blobs.rglob("*.blob")
+            }
+            assert found.items() <= state["blobs"].items()
+            assert len(found) == len(state["blobs"]) - (missing if name == "main" else 0)
+    repository.close()

@@ -10,7 +10,7 @@ import pytest
 from datafs import FIRST_TID, DataFs, Record, Transaction
 from history_site import HistorySite, back_up
 
-from perdure.errors import UsageError
+from perdure.errors import PerdureError, UsageError
 from perdure.log import read_log
 from perdure.model import Tid
 
@@ -87,6 +87,9 @@ def test_a_span(
 
 
 def test_of_a_source_that_is_not_there(site: HistorySite) -> None:
-    with pytest.raises(UsageError, match="has 0 sources named 'other'") as error:
-        list(read_log(site.repository, "latest", source="other"))
+    with pytest.raises(PerdureError, match="no snapshot of the source 'other'"):
+        read_log(site.repository, "latest", source="other")
+    [(name, _)] = site.repository.snapshots()
+    with pytest.raises(UsageError, match="has no source named 'other'") as error:
+        read_log(site.repository, name, source="other")
     assert "there are: 'main'" in str(error.value.hint)

@@ -389,7 +389,9 @@ def test_on_the_command_line(program: Program, repository: Path, tmp_path: Path)
         "hint: copy it as it is; then perdure repair index --read-data, perdure backup" in done.err
     )
     done = program("restore", "--to", str(tmp_path / "new"), code=13)
-    assert "after perdure repair index --read-data the next perdure backup stores again" in done.err
+    assert (
+        "after perdure repair index --read-data the next perdure backup --verify-source" in done.err
+    )
     done = program("repair", "snapshots", "--dry-run")
     assert re.search(
         "^snapshot [0-9a-f]{8} is damaged; nothing of it is left$", done.out, re.MULTILINE

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-import msgspec
-
 from perdure.errors import DamageFound, UsageError
-from perdure.formats import blobs, golang, history, manifest
-from perdure.formats.manifest import (
-    COMPLETE,
-    INCOMPLETE,
-    REPAIRED,
-    BlobsRecord,
-    Manifest,
-    SourceRecord,
-)
+from perdure.formats import golang, history, manifest
+from perdure.formats.manifest import INCOMPLETE, Manifest
 from perdure.formats.snapshot import Snapshot
-from perdure.history.blobs import BlobFolder, KeptBlobs, keep_blobs
-from perdure.history.deciding import Advance, Earlier, decide, unchanged, verify
+from perdure.history.deciding import Earlier
 from perdure.history.folders import Folder, StoredFile
-from perdure.model import NO_TID, BlobId, ChunkKind, Observer, SnapshotId, Tid
-from perdure.plan import Method
+from perdure.history.updating import Updated, Updating
+from perdure.model import ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Lock, Repository, Writer
 from perdure.snapshots import sources_in
 from perdure.sources.protocol import Cut, Source
 
 Listed = tuple[SnapshotId, Snapshot]
-_ATTEMPTS = 2
+_ATTEMPTS = 3
 _NAMED = 20
 """How many missing blobs are named in warnings; the snapshot knows all of them."""
 
@@ -137,23 +127,12 @@ def backup(
             snapshot_id = writer.commit(snapshot)
         return BackupReport(
             snapshot_id=None if request.dry_run else snapshot_id,
-            sources=tuple(each.report for each in done),
-            bytes_read=sum(each.report.bytes_read for each in done),
+            sources=tuple(map(_report, done)),
+            bytes_read=sum(each.bytes_read for each in done),
             bytes_added=writer.added_bytes,
             seconds=(clock() - started).total_seconds(),
             incomplete=any(each.record.status == INCOMPLETE for each in done),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A source that was read: its record and folders in the snapshot, and what is reported of it."""
-
-    record: SourceRecord
-    folders: dict[str, Folder]
-    report: SourceReport
-    missing: Mapping[BlobId, str]
-    unchanged: bool
 
 
 class _Run:
@@ -170,7 +149,7 @@ class _Run:
         self._repository, self._writer = repository, writer
         self._snapshots, self._request, self._observer = snapshots, request, observer
 
-    def read(self, sources: Sequence[Source], trees: Sequence[str]) -> list[_Done]:
+    def read(self, sources: Sequence[Source], trees: Sequence[str]) -> list[Updated]:
         """Read the sources, all at cuts taken together before the first is read.
 
         Once more if a pack has meanwhile taken blobs away that a cut had.
@@ -178,11 +157,11 @@ class _Run:
         for attempt in range(_ATTEMPTS):
             with ExitStack() as stack:
                 cuts = [stack.enter_context(source.cut()) for source in sources]
-                done = [self._advance(*each) for each in zip(sources, cuts, trees, strict=True)]
+                done = [self._update(*each) for each in zip(sources, cuts, trees, strict=True)]
                 packed = [
                     source.place
                     for source, cut, each in zip(sources, cuts, done, strict=True)
-                    if cut.replaced and each.record.blobs and each.record.blobs.missing
+                    if cut.replaced and each.blobs.missing
                 ]
                 if not packed or attempt == _ATTEMPTS - 1:
                     for each in zip(sources, cuts, done, strict=True):
@@ -194,64 +173,16 @@ class _Run:
             )
         return done
 
-    def _advance(self, source: Source, cut: Cut, tree: str) -> _Done:
-        """Bring history and blobs of one source up to its cut."""
-        earlier = _earlier(self._repository, source.name, self._snapshots, self._observer)
-        identity = SourceRecord(
-            name=source.name,
-            kind=source.kind,
-            path=source.place,
-            tree=tree,
-            cut=NO_TID,
-            size=0,
-            last_packed=NO_TID,
-            transactions=0,
-            records=0,
-            database=source.database,
-        )
-        verify_source = self._request.verify_source
-        plan = decide(cut, earlier, verify=verify_source, observer=self._observer)
-        if plan.method is Method.NOTHING and earlier is not None:
-            done = unchanged(earlier, identity, plan)
-        else:
-            from perdure.history.advancing import (
-                advance,  # columns and what they need: not for nothing
-            )
+    def _update(self, source: Source, cut: Cut, tree: str) -> Updated:
+        def earlier() -> Earlier | None:
+            return _earlier(self._repository, source.name, self._snapshots, self._observer)
 
-            done = advance(
-                cut, identity, earlier, plan, self._repository, self._writer, self._observer
-            )
-        if verify_source:
-            verify(cut, done, self._observer)
-        folders = {tree: done.history.folder}
-        record, kept = done.record, KeptBlobs()
-        if cut.blobs is not None:
-            name = f"{tree.removesuffix(history.SUFFIX)}{blobs.SUFFIX}"
-            folder, facts, kept = keep_blobs(
-                cut.blobs,
-                done.blobs,
-                earlier.blobs if earlier else None,
-                BlobFolder(Folder(self._repository, PurePosixPath("/", name), None)),
-                self._writer,
-                self._observer,
-                verify=verify_source,
-            )
-            folders[name] = folder.folder
-            record = _with_blobs(record, msgspec.structs.replace(facts, tree=name))
-        report = _report(record, done, kept, cut.bytes_read)
-        nothing_new = plan.method is Method.NOTHING and not kept.new
-        return _Done(record, folders, report, kept.missing, nothing_new)
+        verify = self._request.verify_source
+        updating = Updating(self._repository, self._writer, self._observer, verify=verify)
+        return updating.update(source, cut, tree, earlier)
 
 
-def _with_blobs(record: SourceRecord, facts: BlobsRecord) -> SourceRecord:
-    lacking = bool(facts.missing) or facts.unseen
-    status = record.status
-    if status != REPAIRED:
-        status = INCOMPLETE if lacking else COMPLETE
-    return msgspec.structs.replace(record, blobs=facts, status=status)
-
-
-def _warn(source: Source, cut: Cut, done: _Done, observer: Observer) -> None:
+def _warn(source: Source, cut: Cut, done: Updated, observer: Observer) -> None:
     if cut.replaced:
         observer.warning(
             f"{source.place} is another file by now: a pack has ended, or it was replaced."
@@ -263,10 +194,12 @@ def _warn(source: Source, cut: Cut, done: _Done, observer: Observer) -> None:
             f"{source.place} has blobs, and no blob directory is known: they are not in the snapshot."
             " Give it with --blobs, or say --no-blobs"
         )
-    for blob, why in list(done.missing.items())[:_NAMED]:
+    for blob, why in list(done.blobs.missing.items())[:_NAMED]:
         observer.warning(f"{source.place}: blob {blob} {why}; it is not in the snapshot")
-    if len(done.missing) > _NAMED:
-        observer.warning(f"{source.place}: {len(done.missing) - _NAMED} more blobs are missing")
+    if len(done.blobs.missing) > _NAMED:
+        observer.warning(
+            f"{source.place}: {len(done.blobs.missing) - _NAMED} more blobs are missing"
+        )
     for concern in source.concerns():
         observer.warning(concern)
 
@@ -301,8 +234,11 @@ def _time(started: datetime, snapshots: Sequence[Listed], observer: Observer) ->
     return newest + timedelta(milliseconds=1)
 
 
-def _report(record: SourceRecord, done: Advance, kept: KeptBlobs, read: int) -> SourceReport:
-    facts = record.blobs
+def _report(done: Updated) -> SourceReport:
+    record, kept, facts = done.record, done.blobs, done.record.blobs
+    blobs = None
+    if facts is not None:
+        blobs = BlobsReport(facts.count, facts.size, kept.new, len(facts.missing), facts.unseen)
     return SourceReport(
         name=record.name,
         kind=record.kind,
@@ -315,14 +251,10 @@ def _report(record: SourceRecord, done: Advance, kept: KeptBlobs, read: int) -> 
         transactions_new=done.totals.transactions,
         records_new=done.totals.records,
         bytes_new=done.totals.payload,
-        bytes_read=read + kept.bytes_read,
+        bytes_read=done.bytes_read,
         database=record.database,
-        blobs=_blobs_report(facts, kept) if facts is not None else None,
+        blobs=blobs,
     )
-
-
-def _blobs_report(facts: BlobsRecord, kept: KeptBlobs) -> BlobsReport:
-    return BlobsReport(facts.count, facts.size, kept.new, len(facts.missing), facts.unseen)
 
 
 def _tree_names(sources: Sequence[Source]) -> list[str]:

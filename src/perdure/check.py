@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perdure.errors import DamageFound
 from perdure.formats.snapshot import Snapshot
-from perdure.history.losses import lost_ranges
+from perdure.history.losses import lost_blobs, lost_ranges
 from perdure.model import Observer, SnapshotId, Subset
 from perdure.repository import Repository
 from perdure.repository.checking import Report, check_repository
@@ -119,3 +119,6 @@ def _lost_of(repository: Repository, snapshot: Snapshot, paths: list[str]) -> It
             history = history_of(repository, snapshot, record)
             for lost in lost_ranges(history, record, inside):
                 yield _Lost(f"source {record.name!r}", str(lost))
+        if record.blobs is not None:
+            for what in lost_blobs(below(record.blobs.tree, paths)):
+                yield _Lost(f"source {record.name!r}", what)

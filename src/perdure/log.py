@@ -11,7 +11,8 @@ from perdure.formats.layout import Layout
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import Tid
 from perdure.repository import Repository
-from perdure.snapshots import history_of, only_source, read_manifest
+from perdure.restore_plan import Wanted, choose
+from perdure.snapshots import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,18 @@ def read_log(
 
     Raises UsageError, RepositoryDamaged.
     """
-    name, found = repository.find_snapshot(snapshot)
-    known = read_manifest(repository, found)
-    if known is None:
-        raise UsageError(f"snapshot {name[:8]} has no transactions: Perdure did not write it")
-    record = only_source(known, source, f"snapshot {name[:8]}")
-    history = history_of(repository, found, record)
+    chosen = choose(repository, Wanted(snapshot, source=source))
+    if len(chosen) > 1:
+        names = names_of(each.found.record for each in chosen)
+        raise UsageError(
+            f"snapshot {chosen[0].found.id[:8]} has {len(chosen)} sources",
+            hint=f"choose one with --source; there are: {names}",
+        )
+    history = chosen[0].found.history
     first = _floor(since) if since is not None else 0
     last = (Tid.at(until) if isinstance(until, datetime) else until or Tid((1 << 64) - 1)).value
-    for transaction in _whole(_transactions(history, first)):
-        if first <= transaction.tid.value <= last:
-            yield transaction
+    transactions = _whole(_transactions(history, first))
+    return (each for each in transactions if first <= each.tid.value <= last)
 
 
 def _floor(moment: Tid | datetime) -> int:

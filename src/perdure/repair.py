@@ -11,16 +11,16 @@ import msgspec
 from perdure.check import below, lost_paths
 from perdure.errors import DamageFound
 from perdure.formats import manifest
-from perdure.formats.manifest import Manifest, SourceRecord
+from perdure.formats.manifest import REPAIRED, Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
 from perdure.history.folders import Folder, StoredFile
-from perdure.history.losses import cut_back, lost_ranges
+from perdure.history.losses import cut_back, lost_blobs, lost_ranges, surviving_blobs
 from perdure.model import ChunkKind, Observer, SnapshotId
 from perdure.repository import Lock, Repository, Writer
 from perdure.repository.checking import check_repository
 from perdure.repository.repairing import IndexRepair
 from perdure.repository.repairing import repair_index as remake_index
-from perdure.snapshots import history_of, read_manifest, root_of
+from perdure.snapshots import Found, found_in, read_manifest, root_of
 
 REPAIRED_TAG = "repaired"
 _NAMED = 5
@@ -76,8 +76,8 @@ def _salvaged(done: IndexRepair) -> Iterator[str]:
         )
     if done.lost:
         yield (
-            "perdure backup stores again what the sources still have, perdure check then says what"
-            " remains lost, and perdure repair snapshots what is left of damaged snapshots"
+            "perdure backup --verify-source stores again what the sources still have, perdure check then"
+            " says what remains lost, and perdure repair snapshots what is left of damaged snapshots"
         )
 
 
@@ -156,27 +156,44 @@ def _remains(
     records: list[SourceRecord] = []
     parts: list[str] = []
     for record in known.sources:
-        history = history_of(repository, snapshot, record)
-        lost = lost_ranges(history, record, below(record.tree, paths))
-        if not lost:
-            parts.append(f"all of {record.name!r}")
-            records.append(record)
-            root.adopt(record.tree, history.folder)
-            continue
-        left = cut_back(repository, history, record, lost[0].start)
-        if left is None:
-            parts.append(f"nothing of {record.name!r}")
-            continue
-        records.append(left[0])
-        root.adopt(record.tree, left[1])
-        parts.append(
-            f"{record.name!r} up to {left[0].cut} ({left[0].cut.time:%Y-%m-%d %H:%M:%S} UTC)"
-        )
+        found = found_in(repository, SnapshotId(""), snapshot, record)
+        left, folders, what = _left_of(repository, found, paths)
+        parts.append(what)
+        if left is not None:
+            records.append(left)
+            for folder in folders:
+                root.adopt(folder.path.name, folder)
     if records:
         data = Manifest(manifest.VERSION, tuple(records)).encode()
         chunk = writer.add(ChunkKind.DATA, data).result()
         root.put(manifest.NAME, StoredFile((chunk,), len(data)))
     return root, "; ".join(parts)
+
+
+def _left_of(
+    repository: Repository, found: Found, paths: list[str]
+) -> tuple[SourceRecord | None, list[Folder], str]:
+    """Say what is left of a source: its record, its folders, and that in words."""
+    record, until = found.record, None
+    folders, what = [found.history.folder], f"all of {record.name!r}"
+    lost = lost_ranges(found.history, record, below(record.tree, paths))
+    if lost:
+        left = cut_back(repository, found.history, record, lost[0].start)
+        if left is None:
+            return None, [], f"nothing of {record.name!r}"
+        record, until, folders = left[0], left[0].cut, [left[1]]
+        what = f"{record.name!r} up to {until} ({until.time:%Y-%m-%d %H:%M:%S} UTC)"
+    if found.blobs is not None:
+        gone = below(found.blobs.record.tree, paths)
+        blobs = surviving_blobs(repository, found.blobs, gone, until)
+        folders.append(blobs.folder.folder)
+        status = REPAIRED if gone else record.status
+        record = msgspec.structs.replace(record, blobs=blobs.record, status=status)
+        if gone:
+            named = list(lost_blobs(gone))
+            more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            what += f", without {', '.join(named[:_NAMED])}{more}"
+    return record, folders, what
 
 
 def _remove(root: Folder, path: PurePosixPath) -> None:

@@ -1,92 +1,199 @@
-"""Restore: a source as a snapshot has it, or as it was at any moment that the snapshots tell."""
+"""Restore: the sources of a site as a snapshot has them, or as they were at any moment that is told.
+
+The order is that of docs/guarantees.md: all locks; all databases and blobs made whole beside what is
+there; then each database put in its place, the one that refers to the others last; then what does not
+belong to the restored state is removed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path, PurePosixPath
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from perdure.errors import PerdureError, RepositoryDamaged, UsageError
+from perdure.copy_into import CopyReport, copy_into
+from perdure.errors import RepositoryDamaged, UsageError
 from perdure.formats import fsindex
 from perdure.formats.snapshot import Snapshot
-from perdure.history.rebuilding import Rebuilt, rebuild
+from perdure.history.rebuilding import Rebuilt, rebuild, standing_size
+from perdure.history.restoring_blobs import BlobsRestored, RestoringBlobs
 from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
-from perdure.plan import Candidate, RestoreChoice, choose_snapshot
 from perdure.repository import Repository
-from perdure.snapshots import Found, history_of, only_source, read_manifest, select, sources_in
-from perdure.sources.filestorage_writer import new_filestorage
+from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
+from perdure.snapshots import names_of
+from perdure.sources.blobs import BlobDirectory
+from perdure.sources.filestorage_writer import NewFileStorage, StandingFiles, new_filestorage
 from perdure.sources.tree_writer import TreeWriter
-
-LATEST = "latest"
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What to restore, and where to."""
+    """What to restore, and where to: into a folder, or (None) to where it was backed up from."""
 
-    target: Path
-    snapshot: str = LATEST
-    """``latest``, or the beginning of an id."""
-    at: Tid | datetime | None = None
-    source: str | None = None
-    hostname: str | None = None
-    tags: tuple[str, ...] = ()
+    target: Path | None
+    wanted: Wanted = field(default_factory=Wanted)
     force: bool = False
-    dry_run: bool = False
+    """Replace what is there; in place it always is."""
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what is there may be replaced."""
+        return self.force or self.target is None
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreReport:
-    """What was restored from where, and why from there."""
+class Restored:
+    """What was restored of a source; sizes in bytes."""
 
+    name: str
+    database: str
     snapshot_id: SnapshotId
-    source: str
     files: tuple[Path, ...]
     cut: Tid
     size: int
     reason: str
+    kept: int = 0
+    """Bytes of the database that were there already, and right."""
+    blobs: BlobsRestored | None = None
 
 
-def restore(repository: Repository, request: RestoreRequest, observer: Observer) -> RestoreReport:
-    """Restore a source into a directory: under the final name only what is whole and proved.
+def survey(repository: Repository, request: RestoreRequest, observer: Observer) -> list[Restored]:
+    """Say what a restore would find right already and what it would write; nothing is written."""
+    plans = plan_restore(repository, request.wanted, request.target)
+    if not plans:
+        return [_foreign_report(repository, request)[0]]
+    return [_survey(repository, plan, observer) for plan in plans]
+
+
+def restore(repository: Repository, request: RestoreRequest, observer: Observer) -> list[Restored]:
+    """Restore sources: under the final name only what is whole and proved.
 
     Raises UsageError, TargetInUse, RepositoryDamaged, StoreError.
     """
-    foreign = _foreign(repository, request)
-    if foreign is not None:
-        return _restore_tree(repository, *foreign, request, observer)
-    found, choice = _choose(repository, request)
-    target = request.target / _file_name(found.record.path)
-    if request.dry_run:
-        cut = found.record.cut if choice.until is None else min(choice.until, found.record.cut)
-        return _report(found, choice, target, cut, found.record.size)
-    with new_filestorage(target, repository.pool, force=request.force) as new:
-        rebuilt = rebuild(found.history, new, choice.until, observer)
-        _check_whole(rebuilt, choice, found)
-        new.commit(fsindex.encode(rebuilt.revisions, rebuilt.size))
-    return _report(found, choice, target, rebuilt.cut, rebuilt.size)
+    plans = plan_restore(repository, request.wanted, request.target)
+    if not plans:
+        return [_restore_tree(repository, request, observer)]
+    with ExitStack() as stack:
+        new = [
+            stack.enter_context(new_filestorage(plan.path, repository.pool, force=request.replaces))
+            for plan in plans
+        ]
+        made = [
+            _Restoring(repository, plan, each, observer)
+            for plan, each in zip(plans, new, strict=True)
+        ]
+        for each in made:
+            each.prepare()
+        for each in made:
+            each.commit()
+        return [each.clear() for each in made]
 
 
-def _foreign(repository: Repository, request: RestoreRequest) -> tuple[SnapshotId, Snapshot] | None:
-    """Give the snapshot that is meant, if another program wrote it."""
-    if request.at is not None or request.source is not None:
+def restore_into(
+    repository: Repository, request: RestoreRequest, zconfig: str, observer: Observer
+) -> tuple[Restored, CopyReport]:
+    """Copy one source, restored into a scratch folder first, into the storage of a ZConfig text.
+
+    Raises UsageError, SourceUnusable, RepositoryDamaged, StoreError.
+    """
+    plans = plan_restore(repository, request.wanted, request.target)
+    if len(plans) != 1:
+        names = names_of(plan.record for plan in plans)
+        raise UsageError(
+            f"one source is copied into a storage, and there are {len(plans)}",
+            hint=f"choose one with --source; there are: {names or 'none that Perdure wrote'}",
+        )
+    [restored] = restore(repository, request, observer)
+    folder = plans[0].blobs
+    blobs = BlobDirectory(folder) if folder is not None and folder.exists() else None
+    return restored, copy_into(restored.files[0], blobs, zconfig, observer)
+
+
+class _Restoring:
+    """One source on its way back."""
+
+    def __init__(
+        self, repository: Repository, plan: Planned, new: NewFileStorage, observer: Observer
+    ) -> None:
+        self._repository, self._plan, self._new = repository, plan, new
+        self._observer = observer
+        self._rebuilt: Rebuilt | None = None
+        self._blobs: RestoringBlobs | None = None
+
+    def prepare(self) -> None:
+        """Make everything whole beside what is there."""
+        plan = self._plan
+        rebuilt = rebuild(plan.chosen.found.history, self._new, plan.chosen.until, self._observer)
+        _check_whole(rebuilt, plan)
+        self._rebuilt = rebuilt
+        self._blobs = _blobs(self._repository, plan, self._observer)
+        if self._blobs is not None:
+            self._blobs.write()
+
+    def commit(self) -> None:
+        """Put the database in its place."""
+        assert self._rebuilt is not None
+        self._new.commit(fsindex.encode(self._rebuilt.revisions, self._rebuilt.size))
+
+    def clear(self) -> Restored:
+        """Remove what does not belong to the restored state."""
+        assert self._rebuilt is not None
+        rebuilt = self._rebuilt
+        blobs = self._blobs.clear() if self._blobs else None
+        return _restored(self._plan, rebuilt.cut, rebuilt.size, rebuilt.kept, blobs)
+
+
+def _survey(repository: Repository, plan: Planned, observer: Observer) -> Restored:
+    with closing(StandingFiles(plan.path)) as standing:
+        found = plan.chosen.found
+        kept = standing_size(found.history, plan.chosen.until, standing, observer)
+    blobs = _blobs(repository, plan, observer)
+    return _restored(plan, plan.cut, plan.record.size, kept, blobs.survey() if blobs else None)
+
+
+def _blobs(repository: Repository, plan: Planned, observer: Observer) -> RestoringBlobs | None:
+    kept = plan.chosen.found.blobs
+    if kept is None or plan.blobs is None:
         return None
-    if request.snapshot == LATEST:
-        chosen = next(reversed(list(select(repository, request.hostname, request.tags))), None)
-    else:
-        chosen = repository.find_snapshot(request.snapshot)
-    return chosen if chosen and read_manifest(repository, chosen[1]) is None else None
+    return RestoringBlobs(repository, kept, plan.chosen.until, plan.blobs, observer)
 
 
-def _restore_tree(
-    repository: Repository,
-    name: SnapshotId,
-    snapshot: Snapshot,
-    request: RestoreRequest,
-    observer: Observer,
-) -> RestoreReport:
+def _restored(
+    plan: Planned, cut: Tid, size: int, kept: int, blobs: BlobsRestored | None
+) -> Restored:
+    index = plan.path.with_name(f"{plan.path.name}.index")
+    return Restored(
+        name=plan.record.name,
+        database=plan.record.database,
+        snapshot_id=plan.chosen.found.id,
+        files=(plan.path, index, *([plan.blobs] if plan.blobs else [])),
+        cut=cut,
+        size=size,
+        reason=plan.chosen.reason,
+        kept=kept,
+        blobs=blobs,
+    )
+
+
+def _check_whole(rebuilt: Rebuilt, plan: Planned) -> None:
+    found = plan.chosen.found
+    if plan.chosen.until is None and rebuilt.size != found.record.size:
+        raise RepositoryDamaged(
+            f"the history of {found.record.name} in snapshot {found.id[:8]} gives {rebuilt.size} bytes,"
+            f" not {found.record.size}"
+        )
+    if plan.chosen.until is not None and rebuilt.cut == NO_TID:
+        raise UsageError(
+            f"at {plan.chosen.until.time:%Y-%m-%d %H:%M:%S} (UTC) {found.record.name} had no"
+            " transaction yet",
+            hint="see the transactions that there are with: perdure log",
+        )
+
+
+def _restore_tree(repository: Repository, request: RestoreRequest, observer: Observer) -> Restored:
     """Restore all files of a snapshot that another program wrote."""
+    assert request.target is not None
     target = request.target
     if not request.force and target.is_dir() and any(target.iterdir()):
         raise UsageError(
@@ -96,111 +203,24 @@ def _restore_tree(
     def load(chunks: Iterable[ChunkId]) -> Iterator[bytes]:
         return repository.load_many(ChunkKind.DATA, chunks)
 
+    report, snapshot = _foreign_report(repository, request)
     writer = TreeWriter(repository.load_tree, load, observer)
-    if not request.dry_run:
-        writer.write(snapshot.root, target)
-    return RestoreReport(
+    writer.write(snapshot.root, target)
+    return replace(report, size=writer.size)
+
+
+def _foreign_report(repository: Repository, request: RestoreRequest) -> tuple[Restored, Snapshot]:
+    chosen = foreign(repository, request.wanted)
+    assert chosen is not None
+    assert request.target is not None
+    name, snapshot = chosen
+    report = Restored(
+        name=", ".join(snapshot.paths or ()),
+        database="",
         snapshot_id=name,
-        source=", ".join(snapshot.paths or ()),
-        files=(target,),
+        files=(request.target,),
         cut=NO_TID,
-        size=writer.size,
+        size=0,
         reason=f"all files of snapshot {name[:8]}, which another program wrote",
     )
-
-
-def _file_name(path: str) -> str:
-    """Give the name that a source's file had. Raises RepositoryDamaged when it would lead elsewhere."""
-    name = PurePosixPath(path).name
-    if name in ("", "..") or "\0" in name:
-        raise RepositoryDamaged(f"{path!r} is not the path of a file")
-    return name
-
-
-def _choose(repository: Repository, request: RestoreRequest) -> tuple[Found, RestoreChoice]:
-    if request.snapshot != LATEST:
-        found = [_named(repository, request)]
-    elif request.at is None:
-        found = [_newest(repository, request)]
-    else:
-        found = list(_of_one_source(repository, request))
-    candidates = [
-        Candidate(f.id[:8], f.snapshot.moment, f.record.cut, f.record.last_packed) for f in found
-    ]
-    choice = choose_snapshot(candidates, request.at)
-    return found[choice.candidate], choice
-
-
-def _named(repository: Repository, request: RestoreRequest) -> Found:
-    name, snapshot = repository.find_snapshot(request.snapshot)
-    return _found(repository, name, snapshot, request.source)
-
-
-def _newest(repository: Repository, request: RestoreRequest) -> Found:
-    snapshots = list(select(repository, request.hostname, request.tags))
-    for name, snapshot in reversed(snapshots):
-        known = read_manifest(repository, snapshot)
-        if known and request.source in (None, *(record.name for record in known.sources)):
-            return _found(repository, name, snapshot, request.source)
-    raise _none_matches(request)
-
-
-def _found(
-    repository: Repository, name: SnapshotId, snapshot: Snapshot, source: str | None
-) -> Found:
-    known = read_manifest(repository, snapshot)
-    if known is None:
-        raise UsageError(
-            f"snapshot {name[:8]} holds no history: another program than Perdure wrote it",
-            hint="restore it as files: leave --at and --source out",
-        )
-    record = only_source(known, source, f"snapshot {name[:8]}")
-    return Found(name, snapshot, record, history_of(repository, snapshot, record))
-
-
-def _of_one_source(repository: Repository, request: RestoreRequest) -> list[Found]:
-    snapshots = select(repository, request.hostname, request.tags)
-    found = list(sources_in(repository, snapshots, request.source))
-    names = sorted({each.record.name for each in found})
-    if not names:
-        raise _none_matches(request)
-    if len(names) > 1:
-        raise UsageError(
-            f"the repository has snapshots of {len(names)} sources",
-            hint=f"choose one with --source; there are: {', '.join(map(repr, names))}",
-        )
-    return found
-
-
-def _none_matches(request: RestoreRequest) -> PerdureError:
-    what = "" if request.source is None else f" of the source {request.source!r}"
-    return PerdureError(
-        f"the repository has no snapshot{what} that matches",
-        hint="see what there is with: perdure snapshots",
-    )
-
-
-def _check_whole(rebuilt: Rebuilt, choice: RestoreChoice, found: Found) -> None:
-    if choice.until is None and rebuilt.size != found.record.size:
-        raise RepositoryDamaged(
-            f"the history of {found.record.name} in snapshot {found.id[:8]} gives {rebuilt.size} bytes,"
-            f" not {found.record.size}"
-        )
-    if choice.until is not None and rebuilt.cut == NO_TID:
-        raise UsageError(
-            f"at {choice.until.time:%Y-%m-%d %H:%M:%S} (UTC) the storage had no transaction yet",
-            hint="see the transactions that there are with: perdure log",
-        )
-
-
-def _report(
-    found: Found, choice: RestoreChoice, target: Path, cut: Tid, size: int
-) -> RestoreReport:
-    return RestoreReport(
-        snapshot_id=found.id,
-        source=found.record.name,
-        files=(target, target.with_name(f"{target.name}.index")),
-        cut=cut,
-        size=size,
-        reason=choice.reason,
-    )
+    return report, snapshot

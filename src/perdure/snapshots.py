@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 
-from perdure.errors import RepositoryDamaged, UsageError
+from perdure.errors import RepositoryDamaged
 from perdure.formats import manifest
 from perdure.formats.manifest import Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
@@ -127,6 +127,11 @@ def is_named(record: SourceRecord, name: str) -> bool:
     return name in (record.name, record.database)
 
 
+def names_of(records: Iterable[SourceRecord]) -> str:
+    """List the names by which sources can be chosen."""
+    return ", ".join(repr(record.database or record.name) for record in records)
+
+
 def found_in(
     repository: Repository, identity: SnapshotId, snapshot: Snapshot, record: SourceRecord
 ) -> Found:
@@ -139,18 +144,6 @@ def found_in(
             folder = root.folder(record.blobs.tree)
         kept = EarlierBlobs(record.blobs, BlobFolder(folder))
     return Found(identity, snapshot, record, history_of(repository, snapshot, record), kept)
-
-
-def only_source(known: Manifest, name: str | None, where: str) -> SourceRecord:
-    """Choose a source by its name, or the only one there is. Raises UsageError."""
-    matching = [record for record in known.sources if name is None or is_named(record, name)]
-    if len(matching) == 1:
-        return matching[0]
-    names = ", ".join(repr(record.name) for record in known.sources)
-    raise UsageError(
-        f"{where} has {len(matching)} sources {'' if name is None else f'named {name!r}'}".rstrip(),
-        hint=f"choose one with --source; there are: {names}",
-    )
 
 
 def _info(repository: Repository, name: SnapshotId, snapshot: Snapshot) -> SnapshotInfo:

@@ -82,7 +82,7 @@ def test_nothing_changed(program: Program, backed_up: str, data_fs: Path) -> Non
 def test_sources_that_cannot_be_backed_up(
     program: Program, repository: Path, data_fs: Path, tmp_path: Path
 ) -> None:
-    program("backup", code=2)
+    assert "no database was found" in program("backup", code=14).err
     program("backup", "--filestorage", "a", "--filestorage", "b", "--source", "c", code=2)
     for name, content in (("empty", b""), ("other", b"something else")):
         Path(name).write_bytes(content)
@@ -144,7 +144,7 @@ def test_restore(program: Program, backed_up: str, data_fs: Path) -> None:
     program("backup", "--filestorage", str(data_fs))
     done = program("restore", "--to", "new", "--json")
     assert Path("new/Data.fs").read_bytes() == data_fs.read_bytes()
-    assert done.summary["files"] == [
+    assert done.summary["sources"][0]["files"] == [
         str(Path("new/Data.fs").absolute()),
         f"{Path.cwd()}/new/Data.fs.index",
     ]

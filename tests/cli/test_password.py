@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Program
 
+from perdure.cli import password
 from perdure.cli.options import Settings
 from perdure.cli.password import given_password, make_password_file, read_password_file
 from perdure.errors import PerdureError, UsageError
@@ -17,10 +18,7 @@ pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def given(settings: Settings) -> str | None:
-    warnings: list[str] = []
-    password = given_password(settings, warnings.append)
-    assert not warnings
-    return password
+    return given_password(settings)
 
 
 @pytest.fixture
@@ -69,27 +67,62 @@ def test_two_places_at_once_are_refused(file: Path) -> None:
 )
 def test_what_a_file_says(tmp_path: Path, content: bytes, password: str) -> None:
     path = secret_file(tmp_path / "f", content)
-    assert read_password_file(path, pytest.fail) == password
+    assert read_password_file(path) == password
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfea"])
 def test_a_file_without_a_password(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UsageError):
-        read_password_file(secret_file(tmp_path / "f", content), pytest.fail)
+        read_password_file(secret_file(tmp_path / "f", content))
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        read_password_file(tmp_path / "none", pytest.fail)
+        read_password_file(tmp_path / "none")
 
 
-def test_a_file_for_everybody_is_warned_of(tmp_path: Path) -> None:
-    warnings: list[str] = []
-    path = secret_file(tmp_path / "f", b"secret", 0o644)
-    assert read_password_file(path, warnings.append) == "secret"
-    assert len(warnings) == 1
-    assert str(path) in warnings[0]
-    assert "secret" not in warnings[0]
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o602])
+def test_a_file_for_others_is_refused(tmp_path: Path, mode: int) -> None:
+    path = secret_file(tmp_path / "f", b"geheim", mode)
+    with pytest.raises(UsageError, match=f"mode {mode:03o}") as caught:
+        read_password_file(path)
+    assert "geheim" not in str(caught.value)
+    assert caught.value.hint is not None
+    assert f"chmod 600 {path}" in caught.value.hint
+    path.chmod(0o400)
+    assert read_password_file(path) == "geheim"
+
+
+def test_the_secrets_of_a_container_have_modes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    path = secret_file(tmp_path / "secrets" / "key", b"geheim", 0o444)
+    with pytest.raises(UsageError):
+        read_password_file(path)
+    monkeypatch.setattr(password, "SECRETS", (tmp_path / "secrets",))
+    assert read_password_file(path) == "geheim"
+    outside = secret_file(tmp_path / "key", b"geheim", 0o444)
+    with pytest.raises(UsageError):
+        read_password_file(outside)
+    (tmp_path / "secrets" / "link").symlink_to(outside)
+    with pytest.raises(UsageError):
+        read_password_file(tmp_path / "secrets" / "link")
+
+
+def test_a_pipe_has_no_mode_that_means_anything() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"geheim\n")
+    os.close(writing)
+    try:
+        assert read_password_file(Path(f"/dev/fd/{reading}")) == "geheim"
+    finally:
+        os.close(reading)
+
+
+def test_a_file_that_is_too_large_for_a_password(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too large"):
+        read_password_file(secret_file(tmp_path / "f", b"x" * (1 << 17)))
 
 
 @pytest.mark.parametrize("command", ["", "'", "false", "no-such-program-here", "true"])
@@ -111,13 +144,13 @@ def test_a_command_goes_through_no_shell_and_is_not_repeated() -> None:
 
 def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    password = make_password_file(path)
-    assert len(password) == 44
+    made = make_password_file(path)
+    assert len(made) == 44
     assert path.stat().st_mode & 0o777 == 0o600
-    assert read_password_file(path, pytest.fail) == password
+    assert read_password_file(path) == made
     with pytest.raises(UsageError, match="not overwritten"):
         make_password_file(path)
-    assert read_password_file(path, pytest.fail) == password
+    assert read_password_file(path) == made
 
 
 def test_init_with_a_key_file(program: Program, tmp_path: Path) -> None:

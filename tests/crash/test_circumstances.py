@@ -21,6 +21,7 @@ from perdure.model import SilentObserver, Subset, Tid
 from perdure.plan import choose_snapshot
 from perdure.repository import Repository
 from perdure.restore import RestoreRequest, restore
+from perdure.restore_plan import Wanted
 from perdure.stores.local import LocalStore
 
 
@@ -79,7 +80,7 @@ class TestClocks:
             site.clock.advance(minutes=1)
         assert sorted(map(len, assert_sound(site))) == [len(simple(n).data) for n in (8, 10, 12)]
         for number, tid in enumerate(made.tids):
-            request = RestoreRequest(tmp_path / "out", at=Tid(tid), force=True)
+            request = RestoreRequest(tmp_path / "out", Wanted(at=Tid(tid)), force=True)
             restore(site.repository, request, SilentObserver())
             assert (tmp_path / "out/Data.fs").read_bytes() == made.data[: made.ends[number]]
 
@@ -129,18 +130,24 @@ class TestMoments:
         for moment in (Tid(1), datetime(1999, 1, 1, tzinfo=UTC)):
             with pytest.raises(UsageError, match="had no transaction yet"):
                 restore(
-                    site.repository, RestoreRequest(tmp_path / "out", at=moment), SilentObserver()
+                    site.repository,
+                    RestoreRequest(tmp_path / "out", Wanted(at=moment)),
+                    SilentObserver(),
                 )
         later = site.clock() + timedelta(days=1)
         with pytest.raises(UsageError, match="no snapshot has the source as it was") as error:
-            restore(site.repository, RestoreRequest(tmp_path / "out", at=later), SilentObserver())
+            restore(
+                site.repository,
+                RestoreRequest(tmp_path / "out", Wanted(at=later)),
+                SilentObserver(),
+            )
         assert "2026-11-21 03:15:00" in str(error.value.hint)
         assert not (tmp_path / "out/Data.fs").exists()
 
     def test_between_two_transactions(self, site: HistorySite, path: Path, tmp_path: Path) -> None:
         back_up(site.repository, path, clock=site.clock)
         made = simple(8)
-        request = RestoreRequest(tmp_path / "out", at=Tid(made.tids[3] + 1))
+        request = RestoreRequest(tmp_path / "out", Wanted(at=Tid(made.tids[3] + 1)))
         restore(site.repository, request, SilentObserver())
         assert (tmp_path / "out/Data.fs").read_bytes() == made.data[: made.ends[3]]
 

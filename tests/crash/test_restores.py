@@ -24,7 +24,20 @@ from perdure.sources import filestorage_writer
 
 HANGS = 20
 """Seconds after which a child counts as hanging."""
-CALLS = ["open", "write", "fsync", "fdatasync", "rename", "unlink", "close", "fchmod", "fchown"]
+CALLS = [
+    "open",
+    "write",
+    "pwrite",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "sync",
+    "rename",
+    "unlink",
+    "close",
+    "fchmod",
+    "fchown",
+]
 
 
 def database(text: bytes) -> bytes:
@@ -170,7 +183,7 @@ def test_the_power_fails_at_any_moment(
     assert (states[-1] / "target/Data.fs.index").exists()
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "rename"])
 def test_the_target_disk_is_full(
     site: HistorySite, tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +235,7 @@ def test_a_restored_file_keeps_the_mode_of_the_one_it_replaces(
     assert (target / "Data.fs.index").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_fails_before_its_end_leaves_nothing_behind(
+def test_what_fails_before_its_end_is_gone_on_with(
     site: HistorySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "target"
@@ -235,4 +248,19 @@ def test_what_fails_before_its_end_leaves_nothing_behind(
     with pytest.raises(StoreError, match="stopped"):
         restore(site.repository, RestoreRequest(target, force=True), SilentObserver())
     assert assert_whole(target, had_old=True) == "old"
-    assert {path.name for path in target.iterdir()} == {"Data.fs", "Data.fs.index"}
+    part = target / ".Data.fs.perdure-part"
+    assert {path.name for path in target.iterdir()} == {"Data.fs", "Data.fs.index", part.name}
+    assert part.read_bytes() == NEW
+    monkeypatch.undo()
+
+    def never(*_: object) -> None:
+        raise AssertionError("what is there already is written again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", never)
+        request = RestoreRequest(target, force=True)
+        [restored] = restore(site.repository, request, SilentObserver())
+        assert (restored.kept, assert_whole(target, had_old=True)) == (len(NEW), "new")
+        before = (target / "Data.fs").stat()
+        [restored] = restore(site.repository, request, SilentObserver())
+    assert (restored.kept, (target / "Data.fs").stat().st_ino) == (len(NEW), before.st_ino)

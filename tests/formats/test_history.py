@@ -12,7 +12,7 @@ from perdure.errors import DamageFound
 from perdure.formats import history
 from perdure.formats.fsindex import encode
 from perdure.formats.history import LayoutName, segment_folder, segment_name
-from perdure.formats.manifest import Manifest, Position, Proof, SourceRecord
+from perdure.formats.manifest import BlobsRecord, Manifest, Position, Proof, SourceRecord
 from perdure.formats.revisions import Revisions
 from perdure.model import Tid
 
@@ -92,6 +92,15 @@ MANIFEST = Manifest(
             position=Position(64768, 131, Proof(4, 130, "a" * 64), Proof(900, 129, "b" * 64)),
             repeated=((7, TID),),
             garbage=((0, 100, 250),),
+            database="main",
+            blobs=BlobsRecord(
+                place="/srv/Zoë/blobs",
+                tree="Data.fs.blobs",
+                count=3,
+                size=70,
+                missing=((9, TID),),
+                layout="lawn",
+            ),
         ),
     ),
 )
@@ -101,7 +110,9 @@ MANIFEST_BYTES = (
     '"transactions":7,"records":9,"status":"complete","position":{"device":64768,"inode":131,'
     f'"first":{{"position":4,"size":130,"sha256":"{"a" * 64}"}},'
     f'"last":{{"position":900,"size":129,"sha256":"{"b" * 64}"}}}},'
-    '"repeated":[[7,"040d29681389dd77"]],"garbage":[[0,100,250]]}]}\n'
+    '"repeated":[[7,"040d29681389dd77"]],"garbage":[[0,100,250]],'
+    '"database":"main","blobs":{"place":"/srv/Zoë/blobs","tree":"Data.fs.blobs","count":3,"size":70,'
+    '"missing":[[9,"040d29681389dd77"]],"layout":"lawn","unseen":false}}]}\n'
 ).encode()
 
 

@@ -27,6 +27,7 @@ from perdure.copy_into import copy_into
 from perdure.errors import SourceUnusable, UsageError
 from perdure.model import BlobId, SilentObserver, Subset, Tid
 from perdure.restore import RestoreRequest, restore
+from perdure.restore_plan import Wanted
 from perdure.sources.storage import StorageSource
 
 __all__ = ["postgresql"]
@@ -124,7 +125,9 @@ def site(database: Database) -> StorageSite:
 
 def check_current(site: StorageSite, database: Database, folder: Path) -> None:
     """The newest snapshot opens in ZODB, and each object of the storage is in it as it is now."""
-    report = restore(site.repository, RestoreRequest(folder / "out", force=True), SilentObserver())
+    [report] = restore(
+        site.repository, RestoreRequest(folder / "out", force=True), SilentObserver()
+    )
     path = str(report.files[0])
     with opened(database.zconfig) as storage:
         now = current_of(storage, contents_of(storage))
@@ -190,8 +193,9 @@ def test_which_moments_can_be_had(site: StorageSite, database: Database, tmp_pat
     target = tmp_path / "moment"
 
     def restore_at(tid: Tid) -> Tid:
-        request = RestoreRequest(target, at=tid, force=True)
-        return restore(site.repository, request, SilentObserver()).cut
+        request = RestoreRequest(target, Wanted(at=tid), force=True)
+        [restored] = restore(site.repository, request, SilentObserver())
+        return restored.cut
 
     assert restore_at(tids[-1]) == tids[-1]
     assert restore_at(tids[-2]) == tids[-2]
@@ -306,7 +310,7 @@ def test_into_another_relstorage_and_back(
     blob = database.add_blob(b"blob" * 9000)
     tids = [Tid.from_bytes(database.commit()) for _ in range(4)]
     site.back_up()
-    file = restore(site.repository, RestoreRequest(tmp_path / "out"), SilentObserver()).files[0]
+    file = restore(site.repository, RestoreRequest(tmp_path / "out"), SilentObserver())[0].files[0]
     other = Database(postgresql.database(), tmp_path / "other", keeps_history)
     with StorageSource(database.zconfig).cut() as cut:
         first = copy_into(file, cut.blobs, other.zconfig, SilentObserver(), until=tids[1])

@@ -1,10 +1,13 @@
-"""Backups of a database that a real ZEO server serves, while several processes write to it and it is packed.
+"""Backups of a site that a real ZEO server serves, while several processes write to it and it is packed.
+
+The site has two storages, and blobs; what to back up is found in the server's configuration.
 
 ``PERDURE_TEST_SECONDS`` says how long (15 unless told).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import subprocess
@@ -20,14 +23,19 @@ from typing import Any
 import pytest
 import ZEO
 import ZODB
-from history_site import HistorySite, back_up, rebuilt_from, transactions_in
+from history_site import HistorySite, system_clock, transactions_in
 from ZEO.Exceptions import ServerException
+from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
+from perdure.backup import BackupReport, BackupRequest, backup
 from perdure.check import check
 from perdure.formats.extent import scan
 from perdure.model import SilentObserver, SnapshotId, Subset
 from perdure.restore import RestoreRequest, restore
+from perdure.restore_plan import Wanted
+from perdure.site import from_zeo_conf
+from perdure.sources.filestorage import FileStorageSource
 
 SECONDS = float(os.environ.get("PERDURE_TEST_SECONDS", "15"))
 WINDOW = 256 << 10
@@ -48,19 +56,28 @@ class Server:
         return self.folder / "Data.fs"
 
     @property
+    def blobs(self) -> Path:
+        return self.folder / "blobs"
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "zeo.conf"
+
+    @property
     def address(self) -> str:
         return str(self.folder / "zeo.sock")
 
     def start(self) -> None:
-        configuration = self.folder / "zeo.conf"
-        configuration.write_text(
+        self.configuration.write_text(
             f"<zeo>\n address {self.address}\n</zeo>\n"
-            f"<filestorage>\n path {self.path}\n</filestorage>\n"
+            f"<filestorage main>\n path {self.path}\n blob-dir {self.blobs}\n</filestorage>\n"
+            f"<filestorage catalog>\n path {self.folder}/catalog.fs\n</filestorage>\n"
         )
-        self._run("-m", "ZEO.runzeo", "-C", str(configuration))
+        self._run("-m", "ZEO.runzeo", "-C", str(self.configuration))
         writer = str(Path(__file__).with_name("writer.py"))
         for number in range(WRITERS):
-            self._run(writer, self.address, str(number), str(self.folder / f"notes{number}"))
+            notes = str(self.folder / f"notes{number}")
+            self._run(writer, self.address, str(number), notes, str(self.blobs))
 
     def _run(self, *arguments: str) -> None:
         log = (self.folder / "log").open("ab")
@@ -112,8 +129,9 @@ def test_snapshots_of_a_living_server(server: Server, tmp_path: Path) -> None:
         packing = pool.submit(pack_now_and_then, server, generations, end)
         while time.monotonic() < end:
             before = server.confirmed()
-            report = back_up(site.repository, server.path, window=WINDOW, observer=observer)
+            report = back_up_site(site, server, observer)
             assert report.snapshot_id is not None
+            assert not report.incomplete, observer.warnings
             cuts[report.snapshot_id] = Cut(before)
             time.sleep(source.random() * 0.2)
         packing.result()
@@ -122,11 +140,9 @@ def test_snapshots_of_a_living_server(server: Server, tmp_path: Path) -> None:
 
     assert len(cuts) > 5
     assert len(generations) > 1, "not one pack came about"
-    found = site.found()
     for name, cut in cuts.items():
-        data, _ = rebuilt_from(found[name])
-        assert_prefix(data, cut, generations)
-        assert_opens(site, name, tmp_path / "out")
+        restored = assert_opens(site, name, tmp_path / "out")
+        assert_prefix(restored, cut, generations)
     checked = check(site.repository, read_data=Subset(), observer=SilentObserver())
     assert not checked.damaged, checked
     site.repository.close()
@@ -135,9 +151,23 @@ def test_snapshots_of_a_living_server(server: Server, tmp_path: Path) -> None:
     )
 
 
+def back_up_site(site: HistorySite, server: Server, observer: SilentObserver) -> BackupReport:
+    """Back up what the server's configuration has."""
+    found = from_zeo_conf([server.configuration], {})
+    assert [storage.name for storage in found.storages] == ["catalog", "main"]
+    sources = [
+        FileStorageSource(storage.path, window=WINDOW, blobs=storage.blobs, database=storage.name)
+        for storage in found.storages
+        if storage.path is not None
+    ]
+    request = BackupRequest("www1", "plone")
+    with site.repository.lock() as lock:
+        return backup(site.repository, lock, sources, request, system_clock, observer)
+
+
 def pack_now_and_then(server: Server, generations: list[Path], end: float) -> None:
     source = random.Random(8)
-    client: Any = ZEO.DB(server.address, wait_timeout=20)
+    client: Any = ZEO.DB(server.address, storage="main", wait_timeout=20)
     while time.monotonic() < end:
         keep_generation(server.path, generations)
         # Undo records that lead into what a pack drops make ZODB give up, and leave the file as it is.
@@ -175,14 +205,28 @@ def assert_prefix(data: bytes, cut: Cut, generations: list[Path]) -> None:
     assert not missing
 
 
-def assert_opens(site: HistorySite, name: SnapshotId, target: Path) -> None:
-    restore(site.repository, RestoreRequest(target, name, force=True), SilentObserver())
-    database: Any = ZODB.DB(FileStorage(str(target / "Data.fs"), read_only=True))
+def assert_opens(site: HistorySite, name: SnapshotId, target: Path) -> bytes:
+    """ZODB opens what a snapshot gives, and each blob is what was written; gives the main Data.fs."""
+    request = RestoreRequest(target, Wanted(name), force=True)
+    catalog, restored = restore(site.repository, request, SilentObserver())
+    assert (catalog.database, restored.database) == ("catalog", "main")
+    storage: Any = FileStorage(
+        str(restored.files[0]), blob_dir=str(target / "main/blobs"), read_only=True
+    )
+    database: Any = ZODB.DB(storage)
     root = database.open().root()
     for number in range(WRITERS):
         for content in root.get(f"writer{number}", {}).values():
             assert content["text"]
+    for each in storage.iterator():
+        for record in each:
+            if record.data and is_blob_record(record.data):
+                with storage.openCommittedBlobFile(record.oid, record.tid) as file:
+                    content = file.read()
+                assert hashlib.sha256(content[32:]).digest() == content[:32]
     database.close()
+    ZODB.DB(FileStorage(str(catalog.files[0]), read_only=True)).close()
+    return restored.files[0].read_bytes()
 
 
 def wait_for(condition: Any, seconds: float = 20) -> None:

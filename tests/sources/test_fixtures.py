@@ -17,6 +17,7 @@ from perdure.errors import UsageError
 from perdure.log import read_log
 from perdure.model import SilentObserver, Tid
 from perdure.restore import RestoreRequest, restore
+from perdure.restore_plan import Wanted
 from perdure.snapshots import list_snapshots
 from perdure.sources.filestorage import FileStorageSource
 
@@ -56,8 +57,15 @@ def name(request: pytest.FixtureRequest) -> str:
 def backed_up(request: pytest.FixtureRequest, fixtures: Path, name: str) -> Iterator[HistorySite]:
     site = HistorySite(request.param)
     observer = SilentObserver()
-    path = fixtures / name / "Data.fs"
-    back_up(site.repository, path, window=site.window, clock=site.clock, observer=observer)
+    path, blobs = fixtures / name / "Data.fs", fixtures / name / "blobs"
+    back_up(
+        site.repository,
+        path,
+        window=site.window,
+        clock=site.clock,
+        observer=observer,
+        blobs=blobs if blobs.is_dir() else None,
+    )
     assert not observer.warnings
     yield site
     site.repository.close()
@@ -75,7 +83,7 @@ def test_the_usable_part_comes_back(
     backed_up: HistorySite, expected: dict[str, Any], name: str, tmp_path: Path
 ) -> None:
     facts = expected[name]
-    report = restore(backed_up.repository, RestoreRequest(tmp_path), SilentObserver())
+    [report] = restore(backed_up.repository, RestoreRequest(tmp_path), SilentObserver())
     data = (tmp_path / "Data.fs").read_bytes()
     assert (len(data), sha256(data)) == (facts["usable_size"], facts["sha256_of_usable_part"])
     assert str(report.cut) == facts["transactions"][-1]["tid"]
@@ -96,6 +104,42 @@ def test_it_opens_with_its_index_and_has_the_current_objects(
     storage.close()
 
 
+def blob_files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): sha256(path.read_bytes()) for path in folder.rglob("*.blob")
+    }
+
+
+def test_exactly_its_blobs_come_back(
+    backed_up: HistorySite, expected: dict[str, Any], fixtures: Path, name: str, tmp_path: Path
+) -> None:
+    original, records = fixtures / name / "blobs", expected[name]["blob_records"]
+    [report] = restore(backed_up.repository, RestoreRequest(tmp_path), SilentObserver())
+    if not original.is_dir():
+        assert report.blobs is None or not report.blobs.count
+        return
+    assert report.blobs is not None
+    assert report.blobs.count == len(records)
+    there, restored = blob_files(original), blob_files(tmp_path / "blobs")
+    assert len(restored) == len(records)
+    assert restored.items() <= there.items()
+    assert (tmp_path / "blobs/.layout").read_text() == (original / ".layout").read_text()
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.blob")} <= {0o444}
+    assert (tmp_path / "blobs/tmp").is_dir()
+    for facts in expected[name]["transactions"]:
+        last_packed = [t["tid"] for t in expected[name]["transactions"] if t["status"] == "p"]
+        if facts["tid"] >= max(last_packed, default=""):
+            at = Wanted(at=Tid.from_text(facts["tid"]))
+            restore(
+                backed_up.repository, RestoreRequest(tmp_path, at, force=True), SilentObserver()
+            )
+            now = blob_files(tmp_path / "blobs")
+            assert now.items() <= there.items()
+            assert {path[-21:-5] for path in now} == {
+                tid for _, tid in map(tuple, records) if tid <= facts["tid"]
+            }
+
+
 def test_at_each_transaction(
     backed_up: HistorySite, expected: dict[str, Any], name: str, tmp_path: Path
 ) -> None:
@@ -103,7 +147,7 @@ def test_at_each_transaction(
     last_packed = max((t["tid"] for t in transactions if t["status"] == "p"), default="")
     for facts in transactions:
         tid = Tid.from_text(facts["tid"])
-        request = RestoreRequest(tmp_path, at=tid, force=True)
+        request = RestoreRequest(tmp_path, Wanted(at=tid), force=True)
         if facts["tid"] < last_packed:
             with pytest.raises(UsageError, match="no snapshot has the source as it was") as error:
                 restore(backed_up.repository, request, SilentObserver())
@@ -180,7 +224,9 @@ def test_the_file_before_a_pack_the_file_after_it(
     for facts in expected["fs-packed"]["transactions"]:
         at = Tid.from_text(facts["tid"])
         restore(
-            site.repository, RestoreRequest(tmp_path / "out", at=at, force=True), SilentObserver()
+            site.repository,
+            RestoreRequest(tmp_path / "out", Wanted(at=at), force=True),
+            SilentObserver(),
         )
         storage: Any = FileStorage(str(tmp_path / "out" / "Data.fs"), read_only=True)
         assert storage.lastTransaction().hex() == facts["tid"]

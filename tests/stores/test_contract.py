@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from doubles import Clock
 
 from perdure.errors import NameNotFound, StoreError, UsageError
 from perdure.stores import Store, open_store
 from perdure.stores.local import LocalStore
 from perdure.stores.memory import MemoryStore
-from perdure.stores.wrappers import CountingStore, DryRunStore
+from perdure.stores.wrappers import CountingStore, DryRunStore, LimitedStore
 
 ID = "ab" * 32
 
 
-@pytest.fixture(params=["local", "memory", "counting", "dry run"])
+@pytest.fixture(params=["local", "memory", "counting", "dry run", "limited"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     made: dict[str, Store] = {
         "local": LocalStore(tmp_path / "deep" / "store"),
         "memory": MemoryStore(),
         "counting": CountingStore(LocalStore(tmp_path / "counted")),
         "dry run": DryRunStore(LocalStore(tmp_path / "dry")),
+        "limited": LimitedStore(MemoryStore(), 1e9, lambda seconds: None, lambda: 0.0),
     }
     return made[request.param]
 
@@ -104,6 +107,36 @@ def test_a_dry_run_changes_nothing() -> None:
     assert list(store.list("keys/")) == []
     assert store.added == 8
     assert inner.contents == {"config": b"old", f"keys/{ID}": b"key"}
+
+
+def test_a_limited_store_puts_so_many_bytes_a_second() -> None:
+    clock = Clock()
+    began = clock.now
+    inner = MemoryStore("here")
+    store = LimitedStore(inner, 1000, clock.sleep, lambda: clock.now.timestamp())
+    passed: list[float] = []
+    for size in (500, 2000, 1000, 0):
+        store.put(f"data/ab/{size}", bytes(size))
+        passed.append((clock.now - began).total_seconds())
+    assert passed == [0, 0.5, 2.5, 3.5]
+    clock.advance(seconds=60)  # what was not used is not saved up
+    store.put("config", bytes(1000))
+    store.put(f"index/{ID}", bytes(1000))
+    assert (clock.now - began).total_seconds() == 64.5
+    store.put(f"locks/{ID}", bytes(100))  # a lock does not wait
+    assert (clock.now - began).total_seconds() == 64.5
+    assert store.location == "here"
+    assert len(inner.contents) == 7
+
+
+def test_a_limited_store_has_the_leftovers_of_the_store_in_it(tmp_path: Path) -> None:
+    left = tmp_path / "data" / "ab" / "x-tmp-1"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"12")
+    later = datetime.now(UTC) + timedelta(hours=1)
+    for inner, found in ((LocalStore(tmp_path), [("data/ab/x-tmp-1", 2)]), (MemoryStore(), [])):
+        store = LimitedStore(inner, 1000, lambda seconds: None, lambda: 0.0)
+        assert list(store.leftovers(later)) == found
 
 
 @pytest.mark.parametrize("location", ["s3:https://host/bucket", "sftp:host:/x", "rest:http://x/"])

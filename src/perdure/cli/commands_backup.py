@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli import messages
+from perdure.cli.around import around
+from perdure.cli.commands_retention import apply_retention
+from perdure.cli.gathering import Gathering, Named
 from perdure.cli.options import repository_options, tags, text
 from perdure.cli.output import Output
 from perdure.cli.session import Session, now, with_session
-from perdure.errors import BackupIncomplete, UsageError
+from perdure.errors import BackupIncomplete, RepositoryLocked
 
 if TYPE_CHECKING:
     from perdure.backup import BackupReport, BackupRequest, SourceReport
-    from perdure.sources.filestorage import FileStorageSource
 
 
-@click.command()
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(short_help="Make a snapshot of a site, while it is in use.")
 @click.option(
     "--filestorage",
     "paths",
@@ -26,12 +32,45 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="A Data.fs to back up; may be given several times.",
 )
-@click.option("--source", "name", help="Name of the source; by default its path.")
+@click.option(
+    "--storage",
+    "storages",
+    multiple=True,
+    type=_FILE,
+    help="A ZConfig file with the section of any ZODB storage: RelStorage, a ZEO client.",
+)
+@click.option(
+    "--zope-conf", "zope_confs", multiple=True, type=_FILE, help="The databases of this zope.conf."
+)
+@click.option(
+    "--zeo-conf", "zeo_confs", multiple=True, type=_FILE, help="What this zeo.conf serves."
+)
+@click.option(
+    "--buildout",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The databases of the buildout in this folder.",
+)
+@click.option(
+    "--blobs",
+    type=click.Path(path_type=Path),
+    help="The blob directory that belongs to the --filestorage.",
+)
+@click.option("--no-blobs", is_flag=True, help="Back up the databases without their blobs.")
+@click.option(
+    "--source",
+    "name",
+    help="Name of a source that is named alone, by default its path; of a site: this database only.",
+)
 @click.option("--host", help="Host name in the snapshot; by default this machine's.")
 @tags("Tag of the snapshot; may be given several times.")
 @click.option("--verify-source", is_flag=True, help="Read the whole source again, and compare.")
 @click.option(
     "--skip-if-unchanged", is_flag=True, help="Make no snapshot when nothing has changed."
+)
+@click.option(
+    "--forget/--no-forget",
+    default=True,
+    help="Forget old snapshots afterwards, as perdure.toml says; done by default.",
 )
 @click.option("--dry-run", "-n", is_flag=True, help="Store nothing; say what would be stored.")
 @repository_options
@@ -39,44 +78,63 @@ if TYPE_CHECKING:
 def backup(
     session: Session,
     paths: tuple[Path, ...],
+    storages: tuple[Path, ...],
+    zope_confs: tuple[Path, ...],
+    zeo_confs: tuple[Path, ...],
+    buildout: Path | None,
+    blobs: Path | None,
+    no_blobs: bool,
     name: str | None,
     host: str | None,
     tags: tuple[str, ...],
     verify_source: bool,
     skip_if_unchanged: bool,
+    forget: bool,
     dry_run: bool,
 ) -> None:
-    """Make a snapshot of databases, while servers write to them."""
-    sources = _sources(paths, name)
-    request = _request(host, tags, verify_source, skip_if_unchanged, dry_run)
-    from perdure.backup import backup as back_up
+    """Make a snapshot of a site: all its databases with their blobs, while servers write to them.
 
-    with (
-        session.writing(dry_run=dry_run) as (repository, lock),
-        session.output.observer() as observer,
-    ):
-        report = back_up(repository, lock, sources, request, now, observer)
-    _show(session.output, report, dry_run)
-    if report.incomplete:
-        raise BackupIncomplete(
-            f"snapshot {(report.snapshot_id or '')[:8]} lacks parts of its sources",
-            hint="the warnings name them",
+    What to back up is named here or in perdure.toml; otherwise the site is looked for in the current
+    folder (perdure sources shows what is found). Where perdure.toml says how long to keep snapshots, old
+    ones are forgotten after a backup that is complete.
+    """
+    named = Named(paths, storages, zope_confs, zeo_confs, buildout, blobs, name)
+    with around(session, now, dry_run=dry_run) as run:
+        sources = Gathering(session, without_blobs=no_blobs).gather(named)
+        configured = session.config.backup
+        request = _request(
+            host or configured.host,
+            (*configured.tags, *tags),
+            verify_source,
+            skip_if_unchanged or configured.skip_if_unchanged,
+            dry_run,
         )
+        from perdure.backup import backup as back_up
+
+        with (
+            session.writing(dry_run=dry_run) as (repository, lock),
+            session.output.observer() as observer,
+        ):
+            report = back_up(repository, lock, sources, request, now, observer)
+        run.report(report)
+        try:
+            if report.incomplete:
+                raise BackupIncomplete(
+                    f"snapshot {(report.snapshot_id or '')[:8]} lacks parts of its sources",
+                    hint="the warnings name them; old snapshots are not forgotten",
+                )
+            if forget and not dry_run:
+                _forget(session, report.sources[0].name)
+        finally:
+            _show(session.output, report, dry_run)
 
 
-def _sources(paths: tuple[Path, ...], name: str | None) -> list[FileStorageSource]:
-    if not paths:
-        raise UsageError("no source is given", hint="name a Data.fs with --filestorage")
-    if name:
-        text("name", name)
-    if name and len(paths) > 1:
-        raise UsageError(
-            f"--source names one source, and there are {len(paths)}",
-            hint="without --source each is named by its path",
-        )
-    from perdure.sources.filestorage import FileStorageSource
-
-    return [FileStorageSource(Path(text("path", str(path.absolute()))), name) for path in paths]
+def _forget(session: Session, source: str) -> None:
+    """Apply the configured retention; that others use the repository meanwhile is no failure."""
+    try:
+        apply_retention(session, source)
+    except RepositoryLocked as error:
+        session.output.warning(f"no old snapshots are forgotten this time: {error}")
 
 
 def _request(
@@ -123,8 +181,14 @@ def _show(output: Output, report: BackupReport, dry_run: bool) -> None:
 
 def _spoken(source: SourceReport) -> str:
     name = messages.printable(source.name)
+    blobs = ""
+    if source.blobs is not None and source.blobs.count:
+        blobs = (
+            f", {messages.count(source.blobs.count, 'blob')} ({messages.size(source.blobs.size)})"
+        )
     return (
-        f"{name} ({messages.size(source.size)}) to {messages.cut(source.cut)} UTC, {source.method}"
+        f"{name} ({messages.size(source.size)}{blobs}) to {messages.cut(source.cut)} UTC,"
+        f" {source.method}"
     )
 
 
@@ -155,4 +219,6 @@ def _source_values(source: SourceReport) -> dict[str, Any]:
         "records_new": source.records_new,
         "bytes_new": source.bytes_new,
         "bytes_read": source.bytes_read,
+        "database": source.database,
+        "blobs": asdict(source.blobs) if source.blobs else None,
     }

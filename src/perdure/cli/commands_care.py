@@ -48,8 +48,8 @@ def check(session: Session, read_data: bool, subset: Subset | None) -> None:
     if report.damaged:
         raise RepositoryDamaged(
             f"the repository at {repository.store.location} is damaged",
-            hint="copy it as it is; then perdure repair index --read-data, perdure backup (it stores"
-            " again what the sources still have), perdure check --read-data, and for what is lost"
+            hint="copy it as it is; then perdure repair index --read-data, perdure backup --verify-source"
+            " (it stores again what the sources still have), perdure check --read-data, and for what is lost"
             " even so perdure repair snapshots",
         )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from perdure.log import TransactionInfo
     from perdure.snapshots import SnapshotInfo, SourceInfo
 
-_HEADS = ("id", "time (UTC)", "host", "tags", "source", "cut (UTC)", "size")
+_HEADS = ("id", "time (UTC)", "host", "tags", "source", "cut (UTC)", "size", "blobs")
 _LOG = "{:16}  {:26}  {:>7}  {:>10}  {:16}  {}"
 
 
@@ -35,7 +35,7 @@ def snapshots(
     with session.reading() as repository:
         found = list_snapshots(repository, host=host, tags=tags, source=source)
     rows = [row for info in found for row in _rows(info)]
-    session.output.table(_HEADS, rows, map(_snapshot_values, found), right=("size",))
+    session.output.table(_HEADS, rows, map(_snapshot_values, found), right=("size", "blobs"))
 
 
 @click.command(short_help="List the transactions of a database.")
@@ -74,13 +74,27 @@ def _rows(info: SnapshotInfo) -> list[tuple[str, ...]]:
         messages.printable(",".join(info.tags)),
     )
     if not info.sources:
-        return [(*head, messages.printable(", ".join(info.paths)), "-", "-")]
+        return [(*head, messages.printable(", ".join(info.paths)), "-", "-", "-")]
     rows: list[tuple[str, ...]] = []
     for source in info.sources:
-        name = messages.printable(source.name)
-        rows.append((*head, name, messages.cut(source.cut), messages.size(source.size)))
+        rows.append(
+            (
+                *head,
+                _name(source),
+                messages.cut(source.cut),
+                messages.size(source.size),
+                "-" if source.blobs is None else str(source.blobs),
+            )
+        )
         head = ("", "", "", "")
     return rows
+
+
+def _name(source: SourceInfo) -> str:
+    name = messages.printable(source.name)
+    if source.database and source.database != source.name:
+        name = f"{messages.printable(source.database)}: {name}"
+    return name if source.status == "complete" else f"{name} ({source.status})"
 
 
 def _snapshot_values(info: SnapshotInfo) -> dict[str, Any]:
@@ -106,6 +120,9 @@ def _source_values(source: SourceInfo) -> dict[str, Any]:
         "cut_time": None if source.cut is None else messages.iso(source.cut.time),
         "size": source.size,
         "status": source.status,
+        "database": source.database,
+        "blobs": source.blobs,
+        "blob_bytes": source.blob_bytes,
     }
 
 

@@ -61,7 +61,7 @@ def init(session: Session, key_file: Path | None) -> None:
         _refuse_two_passwords(session)
         password = make_password_file(key_file)
     else:
-        password = new_password(session.settings, session.output.warning)
+        password = new_password(session.settings)
     owner = session.owner()
     try:
         repository = Repository.create(
@@ -128,7 +128,7 @@ def key_add(session: Session, key_file: Path | None, from_file: Path | None) -> 
     from perdure.formats.keyfile import FOR_KEY_FILES, FOR_PASSWORDS
 
     with session.writing() as (repository, _):
-        password = _new_password(session, key_file, from_file)
+        password = _new_password(key_file, from_file)
         kdf = FOR_KEY_FILES if key_file else FOR_PASSWORDS
         added = repository.add_key(password, kdf, session.owner())
     session.output.line(f"added key {added[:8]}")
@@ -160,7 +160,7 @@ def key_passwd(session: Session, key_file: Path | None, from_file: Path | None) 
     from perdure.formats.keyfile import FOR_KEY_FILES, FOR_PASSWORDS
 
     with session.writing(exclusive=True) as (repository, _):
-        password = _new_password(session, key_file, from_file)
+        password = _new_password(key_file, from_file)
         kdf = FOR_KEY_FILES if key_file else FOR_PASSWORDS
         changed = repository.change_password(password, kdf, session.owner())
     session.output.line(f"the password is changed; the new key is {changed[:8]}")
@@ -179,13 +179,13 @@ def unlock(session: Session, remove_all: bool) -> None:
     session.output.event("unlocked", {"removed": removed, "time": messages.iso(now())})
 
 
-def _new_password(session: Session, key_file: Path | None, from_file: Path | None) -> str:
+def _new_password(key_file: Path | None, from_file: Path | None) -> str:
     if key_file and from_file:
         raise UsageError("--new-password-file and --new-password-from exclude each other")
     if key_file:
         return make_password_file(key_file)
     if from_file:
-        return read_password_file(from_file, session.output.warning)
+        return read_password_file(from_file)
     return ask_new_password()
 
 

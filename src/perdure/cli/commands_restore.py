@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -17,26 +20,35 @@ from perdure.errors import UsageError
 from perdure.model import Tid
 
 if TYPE_CHECKING:
-    from perdure.restore import RestoreReport
+    from perdure.restore import Restored
+    from perdure.restore_plan import Planned, Wanted
 
 
-@click.command(short_help="Give back a database as it was at any time.")
+@click.command(short_help="Give back a site as it was at any time.")
 @click.argument("snapshot", default="latest")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Folder to restore into.")
+@click.option("--in-place", is_flag=True, help="Restore to where it was backed up from.")
 @click.option(
-    "--to", "target", required=True, type=click.Path(path_type=Path), help="Folder to restore into."
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Copy into the storage of this ZConfig file: RelStorage, a ZEO server, any other.",
 )
+@click.option("--yes", is_flag=True, help="Replace what is in place without being asked.")
 @moment("--at", help="Restore the state at this time (UTC unless it has an offset) or transaction.")
-@click.option("--source", help="Name of the source, where there are several.")
+@click.option("--source", help="Only this source, by its name or its database's.")
 @click.option("--host", help="Only snapshots of this host.")
 @tags("Only snapshots with all these tags.")
 @click.option("--force", is_flag=True, help="Restore into a folder that is not empty.")
-@click.option("--dry-run", "-n", is_flag=True, help="Write nothing; say what would be restored.")
+@click.option("--dry-run", "-n", is_flag=True, help="Write nothing; say what would be written.")
 @reading_options
 @with_session
 def restore(
     session: Session,
     snapshot: str,
-    target: Path,
+    target: Path | None,
+    in_place: bool,
+    into: Path | None,
+    yes: bool,
     at: Tid | datetime | None,
     source: str | None,
     host: str | None,
@@ -44,29 +56,42 @@ def restore(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Give back a database as it was: at SNAPSHOT (the beginning of its id, or latest), or at any time.
+    """Give back a site as it was: at SNAPSHOT (the beginning of its id, or latest), or at any time.
 
-    With --at any transaction can be given back, between backups too, as far as the snapshots reach;
-    where they do not, the error says which moments can be had.
+    All its databases with their blobs, or one with --source; into a folder with --to, or to where they
+    were with --in-place. With --at any transaction can be given back, between backups too, as far as the
+    snapshots reach; where they do not, the error says which moments can be had. What is there already and
+    right is not written again, so a restore that was interrupted goes on where it stopped.
     """
-    from perdure.restore import RestoreRequest
+    from perdure.restore import RestoreRequest, survey
     from perdure.restore import restore as give_back
+    from perdure.restore_plan import Wanted, plan_restore
 
-    force = force or (not dry_run and _may_fill(session.output, target))
+    if sum((in_place, target is not None, into is not None)) != 1:
+        raise UsageError(
+            "a restore needs a place, and one only",
+            hint="--to FOLDER restores into a folder, --in-place to where the site is, --into FILE into"
+            " another storage",
+        )
+    wanted = Wanted(snapshot, at, source, host, tags)
+    if into:
+        _copy(session, wanted, into, dry_run)
+        return
+    if target and not dry_run:
+        force = force or _may_fill(session.output, target)
     request = RestoreRequest(
-        target=target.absolute(),
-        snapshot=snapshot,
-        at=at,
-        source=source,
-        hostname=host,
-        tags=tags,
+        target=target.absolute() if target else None,
+        wanted=wanted,
         force=force,
-        dry_run=dry_run,
     )
     started = now()
     with session.reading() as repository, session.output.observer() as observer:
-        report = give_back(repository, request, observer)
-    _show(session.output, report, dry_run, (now() - started).total_seconds())
+        if in_place and not dry_run:
+            plans = plan_restore(repository, request.wanted, request.target)
+            _ask(session.output, [_planned(plan) for plan in plans], yes=yes)
+        work = survey if dry_run else give_back
+        restored = work(repository, request, observer)
+    _show(session.output, restored, dry_run, (now() - started).total_seconds())
 
 
 @click.command(short_help="Make a Data.fs from the folder of its history.")
@@ -118,23 +143,115 @@ def _may_fill(output: Output, target: Path) -> bool:
     raise UsageError(f"{target} is not empty", hint="restore into another folder, or say --force")
 
 
-def _show(output: Output, report: RestoreReport, dry_run: bool, seconds: float) -> None:
-    verb = "would restore" if dry_run else "restored"
-    cut = f" to {messages.cut(report.cut)} UTC (tid {report.cut})" if report.cut.value else ""
-    output.line(
-        f"{verb} {messages.printable(str(report.files[0]))} ({messages.size(report.size)}){cut}"
-        f" from snapshot {report.snapshot_id[:8]}, {messages.seconds(seconds)}"
+def _copy(session: Session, wanted: Wanted, into: Path, dry_run: bool) -> None:
+    """Restore into a storage of any kind, by way of a temporary folder."""
+    from perdure.restore import RestoreRequest, restore_into, survey
+    from perdure.sources.opening import read_text
+
+    started = now()
+    zconfig = read_text(into)
+    with (
+        TemporaryDirectory(prefix="perdure-") as scratch,
+        session.reading() as repository,
+        session.output.observer() as observer,
+    ):
+        request = RestoreRequest(Path(scratch), wanted, force=True)
+        if dry_run:
+            _show(session.output, survey(repository, request, observer), dry_run, 0)
+            return
+        restored, copied = restore_into(repository, request, zconfig, observer)
+    seconds = (now() - started).total_seconds()
+    session.output.line(
+        f"copied {messages.printable(restored.name)} to {messages.cut(copied.cut)} UTC"
+        f" (tid {copied.cut}) into the storage of {into}:"
+        f" {messages.count(copied.copied, 'transaction')}, {copied.already_there} were there"
+        f" already; {messages.seconds(seconds)}"
     )
-    output.detail(f"  because {report.reason}")
+    values = {
+        "dry_run": False,
+        "source": _values(restored),
+        "copied": copied.copied,
+        "already_there": copied.already_there,
+        "blobs_missing": copied.blobs_missing,
+        "cut": str(copied.cut),
+        "seconds": round(seconds, 3),
+    }
+    session.output.event("summary", values)
+
+
+def _planned(plan: Planned) -> str:
+    found = plan.chosen.found
+    blobs = f" and {plan.blobs}" if plan.blobs else ""
+    return (
+        f"{plan.path}{blobs} as at {messages.cut(plan.cut)} UTC (tid {plan.cut}),"
+        f" from snapshot {found.id[:8]}"
+    )
+
+
+def _ask(output: Output, plans: Sequence[str], *, yes: bool) -> None:
+    """Have a person say that what is in place may be replaced. Raises UsageError, Abort."""
+    if yes:
+        return
+    if output.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "a restore in place replaces what is there, and there is nobody to ask",
+            hint="see what it would do with --dry-run; say --yes if that is what you want",
+        )
+    click.echo("This will be replaced:", err=True)
+    for plan in plans:
+        click.echo(f"  {messages.printable(plan)}", err=True)
+    if click.prompt("Type yes to go on", err=True, default="", show_default=False) != "yes":
+        raise click.Abort
+
+
+def _show(output: Output, restored: Sequence[Restored], dry_run: bool, seconds: float) -> None:
+    for each in restored:
+        output.line(_spoken(each, dry_run))
+        output.detail(f"  because {each.reason}")
+    if len(restored) > 1:
+        output.line(f"{len(restored)} sources, {messages.seconds(seconds)}")
     values = {
         "dry_run": dry_run,
-        "snapshot_id": report.snapshot_id,
-        "source": report.source,
-        "files": [str(path) for path in report.files],
-        "cut": str(report.cut) if report.cut.value else None,
-        "cut_time": messages.iso(report.cut.time) if report.cut.value else None,
-        "size": report.size,
-        "reason": report.reason,
+        "sources": [_values(each) for each in restored],
         "seconds": round(seconds, 3),
     }
     output.event("summary", values)
+
+
+def _spoken(each: Restored, dry_run: bool) -> str:
+    verb = "would restore" if dry_run else "restored"
+    cut = f" to {messages.cut(each.cut)} UTC (tid {each.cut})" if each.cut.value else ""
+    kept = f", {messages.size(each.kept)} of it there already" if each.kept else ""
+    text = (
+        f"{verb} {messages.printable(str(each.files[0]))} ({messages.size(each.size)}{kept}){cut}"
+        f" from snapshot {each.snapshot_id[:8]}"
+    )
+    blobs = each.blobs
+    if blobs is None:
+        return text
+    text += f"; {messages.count(blobs.count, 'blob')} ({messages.size(blobs.size)})"
+    notes = [
+        f"{number} {what}"
+        for number, what in (
+            (blobs.kept, "there already"),
+            (blobs.removed, "would be removed" if dry_run else "removed"),
+            (blobs.missing, "missing from the snapshot"),
+        )
+        if number
+    ]
+    return f"{text}, {', '.join(notes)}" if notes else text
+
+
+def _values(each: Restored) -> dict[str, object]:
+    return {
+        "name": each.name,
+        "database": each.database,
+        "snapshot_id": each.snapshot_id,
+        "files": [str(path) for path in each.files],
+        "cut": str(each.cut) if each.cut.value else None,
+        "cut_time": messages.iso(each.cut.time) if each.cut.value else None,
+        "size": each.size,
+        "already_there": each.kept,
+        "blobs": asdict(each.blobs) if each.blobs else None,
+        "reason": each.reason,
+    }

@@ -1,41 +1,46 @@
 """The options that commands share, and the settings that they and the environment make together.
 
 They may stand before or after the command's name. What is nearer to the command wins, the command line
-over the environment, and a ``PERDURE_`` variable over the ``RESTIC_`` one.
+over the environment, a ``PERDURE_`` variable over the ``RESTIC_`` one, and all of them over perdure.toml.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from perdure.config.values import Duration, Rate
 from perdure.errors import UsageError
 from perdure.model import parse_moment
+
+if TYPE_CHECKING:
+    from perdure.config.effective import Configuration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _GIVEN = "perdure.given"
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[hms])+")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the shared options and the environment say."""
+    """What the shared options, the environment and the configuration say."""
 
     environment: Mapping[str, str]
+    read_configuration: Callable[[], Configuration] | None = None
+    config_file: Path | None = None
     repository: str | None = None
     password_file: Path | None = None
     password_command: str | None = None
-    retry_lock: timedelta = timedelta(0)
+    retry_lock: timedelta | None = None
+    limit_upload: Rate | None = None
     cache_dir: Path | None = None
     no_cache: bool = False
     no_lock: bool = False
@@ -46,17 +51,48 @@ class Settings:
     @classmethod
     def of(cls, context: click.Context) -> Settings:
         """Collect what was given before and after the command."""
-        return cls(environment=os.environ, **context.meta.get(_GIVEN, {}))
+        given = context.meta.get(_GIVEN, {})
+
+        @functools.cache
+        def read() -> Configuration:
+            from perdure.cli.configuration import load
+
+            return load(given.get("config_file"), os.environ)
+
+        return cls(environment=os.environ, read_configuration=read, **given)
+
+    @property
+    def configuration(self) -> Configuration:
+        """What perdure.toml and the environment say; read when it is first asked for. Raises UsageError."""
+        if self.read_configuration:
+            return self.read_configuration()
+        from perdure.config.effective import settle
+
+        return settle(None, None, None, self.environment)
 
     @property
     def location(self) -> str:
         """Where the repository is. Raises UsageError when nothing says so."""
         location = self.repository or self.variable("REPOSITORY")
+        location = location or self.configuration.require().repository.location
         if not location:
             raise UsageError(
-                "no repository is named", hint="give its folder with -r, or set PERDURE_REPOSITORY"
+                "no repository is named",
+                hint="give its folder with -r, set PERDURE_REPOSITORY, or write it into perdure.toml",
             )
         return location
+
+    @property
+    def lock_wait(self) -> timedelta:
+        """How long to wait for others to let go of the repository."""
+        if self.retry_lock is not None:
+            return self.retry_lock
+        return self.configuration.require().repository.retry_lock
+
+    @property
+    def upload_limit(self) -> Rate | None:
+        """How many bytes per second may be written to the repository."""
+        return self.limit_upload or self.configuration.require().repository.limit_upload
 
     @property
     def cache(self) -> Path | None:
@@ -69,6 +105,8 @@ class Settings:
             return Path(folder)
         if folder := self.environment.get("RESTIC_CACHE_DIR"):
             return Path(folder) / "perdure"  # restic's own caches lie beside it
+        if configured := self.configuration.require().repository.cache_dir:
+            return configured
         from platformdirs import user_cache_path
 
         return user_cache_path("perdure")
@@ -78,12 +116,8 @@ class Settings:
         return self.environment.get(f"PERDURE_{name}") or self.environment.get(f"RESTIC_{name}")
 
 
-def duration(text: str) -> timedelta:
-    """Read a span of time such as 30s, 5m or 1h30m. Raises UsageError."""
-    if not _DURATION.fullmatch(text):
-        raise UsageError(f"{text!r} is no duration", hint="write 30s, 5m or 1h30m")
-    parts = re.findall(r"([\d.]+)([hms])", text)
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+duration = Duration.parse
+"""Reads a span of time such as 30s, 5m or 1h30m."""
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -101,7 +135,14 @@ _OUTPUT = (
     _shared("--verbose", "-v", is_flag=True, help="Say more."),
     _shared("--json", is_flag=True, help="Answer in JSON, for programs."),
 )
+_CONFIG = _shared(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="The perdure.toml to use. [PERDURE_CONFIG]",
+)
 _REPOSITORY = (
+    _CONFIG,
     _shared(
         "--repository",
         "-r",
@@ -124,6 +165,12 @@ _REPOSITORY = (
         type=duration,
         metavar="DURATION",
         help="Wait so long for others to let go of the repository: 30s, 5m, 1h30m.",
+    ),
+    _shared(
+        "--limit-upload",
+        type=Rate.parse,
+        metavar="RATE",
+        help="Write so much per second at most: 500 (KiB), 5M.",
     ),
     _shared(
         "--cache-dir",
@@ -158,6 +205,11 @@ def tags(help: str) -> Callable[[Command], Command]:  # noqa: A002 - click's own
 def _split_tags(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
+    return split_tags(values)
+
+
+def split_tags(values: Iterable[str]) -> tuple[str, ...]:
+    """Give the tags of values that may have several, with commas between them. Raises UsageError."""
     return tuple(tag for value in values for tag in text("tag", value).split(",") if tag)
 
 
@@ -176,6 +228,11 @@ def text(what: str, value: str) -> str:
 def output_options(command: Command) -> Command:
     """Add the options that say how a command answers."""
     return _apply(command, _OUTPUT)
+
+
+def configuration_options(command: Command) -> Command:
+    """Add the options of a command about the configuration, which opens no repository."""
+    return _apply(command, (_CONFIG, *_OUTPUT))
 
 
 def repository_options(command: Command) -> Command:

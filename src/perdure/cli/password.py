@@ -1,9 +1,11 @@
 """Where a password comes from: a file, a command, the environment, or a person at a terminal.
 
 The first place that is named wins, in this order: ``--password-file`` or ``--password-command``, the
-``PERDURE_`` variables, the ``RESTIC_`` variables, a prompt. White space around what a file or a command
-gives is no part of the password, and a byte order mark is understood, as in restic, so that the same
-file opens a repository for both. A password is never an argument, and never part of a message.
+``PERDURE_`` variables, the ``RESTIC_`` variables, perdure.toml, a prompt. A file that others than its
+owner may read is refused, but for the secrets that a container or a service is given. White space around
+what a file or a command gives is no part of the password, and a byte order mark is understood, as in
+restic, so that the same file opens a repository for both. A password is never an argument, and never
+part of a message.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from perdure.cli.options import Settings
@@ -19,6 +20,7 @@ from perdure.errors import PerdureError, UsageError
 
 ATTEMPTS = 3
 """How often a person at a terminal is asked for the password."""
+_SIZE_LIMIT = 1 << 16
 _FAMILIES = ("PERDURE", "RESTIC")
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 # What Unicode calls white space; str.strip takes off four control characters more.
@@ -31,26 +33,31 @@ _WHERE_FROM = (
     " PERDURE_PASSWORD_COMMAND, or set PERDURE_PASSWORD"
 )
 
-Warn = Callable[[str], None]
+SECRETS = (Path("/run/secrets"), Path("/run/credentials"))
+"""Where Docker, Podman and systemd put the secrets that they give to a container or a service."""
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def given_password(settings: Settings, warn: Warn) -> str | None:
-    """Give the password that the options or the environment lead to; None if they lead to none.
+def given_password(settings: Settings) -> str | None:
+    """Give the password that options, environment or configuration lead to; None if they lead to none.
 
     Raises UsageError, PerdureError when the command fails.
     """
     file, command = settings.password_file, settings.password_command
     if file or command:
         _refuse_both(file, command, "--password-file", "--password-command")
-        return _from_file_or_command(file, command, warn)
+        return _from_file_or_command(file, command)
     for family in _FAMILIES:
         path = settings.environment.get(f"{family}_PASSWORD_FILE")
         command = settings.environment.get(f"{family}_PASSWORD_COMMAND")
         if path or command:
             _refuse_both(path, command, f"{family}_PASSWORD_FILE", f"{family}_PASSWORD_COMMAND")
-            return _from_file_or_command(Path(path) if path else None, command, warn)
+            return _from_file_or_command(Path(path) if path else None, command)
         if password := settings.environment.get(f"{family}_PASSWORD"):
             return password
+    configured = settings.configuration.in_file.repository
+    if configured.password_file or configured.password_command:
+        return _from_file_or_command(configured.password_file, configured.password_command)
     return None
 
 
@@ -63,9 +70,9 @@ def ask_password() -> str:
     return _ask("password of the repository: ")
 
 
-def new_password(settings: Settings, warn: Warn) -> str:
+def new_password(settings: Settings) -> str:
     """Give the password of a new repository: as given, or typed twice. Raises UsageError."""
-    given = given_password(settings, warn)
+    given = given_password(settings)
     return ask_new_password() if given is None else given
 
 
@@ -82,19 +89,38 @@ def ask_new_password() -> str:
     return password
 
 
-def read_password_file(path: Path, warn: Warn) -> str:
-    """Read a password from a file; warns of one that others may read. Raises UsageError."""
+def read_password_file(path: Path) -> str:
+    """Read a password from a file; one that others may read is refused. Raises UsageError."""
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read()
+            problem = exposure(path, file.fileno())
+            content = b"" if problem else file.read(_SIZE_LIMIT + 1)
     except OSError as error:
         raise UsageError(f"password file {path} cannot be read: {error.strerror}") from error
-    if stat.S_ISREG(mode) and mode & 0o007:
-        warn(
-            f"everybody on this machine can read the password file {path}; chmod 600 keeps it to you"
-        )
+    if problem:
+        raise UsageError(problem, hint=f"chmod 600 {path} keeps it to its owner")
+    if len(content) > _SIZE_LIMIT:
+        raise UsageError(f"password file {path} is too large: it has more than {_SIZE_LIMIT} bytes")
     return _decoded(content, f"password file {path}")
+
+
+def exposure(path: Path, descriptor: int) -> str | None:
+    """Say who else may read a secret's open file; None if nobody, or if that is not for us to say.
+
+    Pipes and the like have no mode that means anything. The secrets of containers and services have modes
+    of their own (Docker's are for all, systemd's for the group, with an access list behind it), in a place
+    of their own; those of Kubernetes lie on a read-only file system, not that of ``/``, and are root's.
+    """
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & _OTHERS:
+        return None
+    if any(path.resolve().is_relative_to(place) for place in SECRETS):
+        return None
+    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    if read_only and status.st_uid == 0 and status.st_dev != Path("/").stat().st_dev:
+        return None
+    who = "everybody on this machine" if status.st_mode & stat.S_IRWXO else "its group"
+    return f"{who} may read or change the password file {path} (mode {status.st_mode & 0o777:03o})"
 
 
 def make_password_file(path: Path) -> str:
@@ -145,9 +171,9 @@ def _refuse_both(file: object, command: object, first: str, second: str) -> None
         raise UsageError(f"{first} and {second} exclude each other")
 
 
-def _from_file_or_command(file: Path | None, command: str | None, warn: Warn) -> str:
+def _from_file_or_command(file: Path | None, command: str | None) -> str:
     if file:
-        return read_password_file(file, warn)
+        return read_password_file(file)
     assert command
     return _from_command(command)
 

@@ -7,10 +7,13 @@ import click
 from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
+from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
 from perdure.cli.commands_restore import assemble, restore
+from perdure.cli.commands_retention import forget, prune, tag
+from perdure.cli.commands_site import sources
 from perdure.cli.options import repository_options
 
 NAME = "perdure"
@@ -22,15 +25,21 @@ empty or not what it should be, or a restore's target is in use; 130 interrupted
 """
 _COMMANDS = (
     init,
+    sources,
     backup,
     snapshots,
     log,
     restore,
+    forget,
+    prune,
+    tag,
     check,
     repair,
     unlock,
     key,
     assemble,
+    config,
+    schedule,
     version,
     completion,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from perdure.cli.output import Output
 from perdure.cli.password import ATTEMPTS, ask_password, given_password
 
 if TYPE_CHECKING:
+    from perdure.config.declaration import Config
     from perdure.repository import Lock, Owner, Repository
     from perdure.stores import Store
 
@@ -29,11 +31,29 @@ class Session:
         self.settings = settings
         self.output = Output(settings)
 
+    @functools.cached_property
+    def config(self) -> Config:
+        """What perdure.toml and the environment say; warns of variables that mean nothing.
+
+        Raises UsageError for what is wrong with them.
+        """
+        configuration = self.settings.configuration
+        for warning in configuration.warnings:
+            self.output.warning(warning)
+        return configuration.require()
+
     def store(self) -> Store:
         """Give the place of the repository. Raises UsageError."""
         from perdure.stores import open_store
 
-        return open_store(self.settings.location)
+        assert self.config  # what is wrong with it is said before anything is done
+        store = open_store(self.settings.location)
+        limit = self.settings.upload_limit
+        if limit is None:
+            return store
+        from perdure.stores.wrappers import LimitedStore
+
+        return LimitedStore(store, limit, time.sleep, time.monotonic)
 
     @contextmanager
     def repository(self, *, dry_run: bool = False) -> Iterator[Repository]:
@@ -56,7 +76,7 @@ class Session:
         """Open and lock the repository. Raises RepositoryLocked, and what `repository` raises."""
         with (
             self.repository(dry_run=dry_run) as repository,
-            repository.lock(exclusive=exclusive, wait=self.settings.retry_lock) as lock,
+            repository.lock(exclusive=exclusive, wait=self.settings.lock_wait) as lock,
         ):
             yield repository, lock
 
@@ -74,7 +94,7 @@ class Session:
         from perdure.errors import StoreError
 
         try:
-            return repository.lock(wait=self.settings.retry_lock)
+            return repository.lock(wait=self.settings.lock_wait)
         except StoreError as error:
             raise StoreError(
                 f"the repository cannot be locked: {error}",
@@ -99,7 +119,7 @@ class Session:
                 hint="perdure init makes one; if it is on a disk that is mounted, is that mounted?",
             )
         cache = self.settings.cache
-        password = given_password(self.settings, self.output.warning)
+        password = given_password(self.settings)
         if password is not None:
             return Repository.open(store, password, cache=cache, clock=now)
         for _ in range(ATTEMPTS - 1):

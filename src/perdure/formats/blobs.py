@@ -5,7 +5,7 @@ directory has a file ``.layout`` that names how it is arranged, and ``tmp/`` for
 
 * ``bushy``: a folder for each of the oid's 8 bytes, ``0x00/0x00/0x00/0x00/0x00/0x00/0x0a/0x12/``;
 * ``lawn``: one folder, the oid without leading zero bytes: ``0x0a12/`` (``0x00`` for oid 0);
-* in it a file for each revision, ``0x03f2c1a7d4e00b11.blob`` (the tid), mode 0444.
+* in it a file for each revision, ``0x03f2c1a7d4e00b11.blob`` (the tid, likewise), mode 0444.
 
 A directory without ``.layout`` is a lawn if it has any entry that is not hidden, otherwise bushy. (An empty
 one is not told apart by its content.) Before a pack drops blobs it may keep them in a directory with
@@ -31,6 +31,7 @@ TEMPORARY = "tmp"
 BUSHY, LAWN = "bushy", "lawn"
 LAYOUTS = (BUSHY, LAWN)
 OLD_SUFFIX = ".old"
+FILE_SUFFIX = ".blob"
 CHUNK_SIZE = 2 << 20
 """Bytes of a blob in a chunk; the last one has the rest."""
 
@@ -42,7 +43,7 @@ def path_in_directory(blob: BlobId, layout: str) -> str:
     digits = f"{blob.oid:016x}"
     pairs = [f"0x{digits[place : place + 2]}" for place in range(0, 16, 2)]
     folder = "/".join(pairs) if layout == BUSHY else f"0x{_without_zeros(digits)}"
-    return f"{folder}/0x{blob.tid:016x}.blob"
+    return f"{folder}/0x{_without_zeros(f'{blob.tid:016x}')}.blob"
 
 
 def _without_zeros(digits: str) -> str:

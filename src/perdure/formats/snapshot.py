@@ -87,6 +87,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return parse_moment(self.time)
 
     @property
+    def local_moment(self) -> datetime:
+        """The same, at the offset with which it is written: restic writes local times."""
+        offset = "+00:00" if self.time.endswith("Z") else self.time[-6:]
+        zone = datetime.strptime(offset, "%z").tzinfo
+        try:
+            return self.moment.astimezone(zone)
+        except OverflowError:  # at the ends of the calendar
+            return self.moment
+
+    @property
     def root(self) -> ChunkId:
         """The root tree."""
         return ChunkId(bytes.fromhex(self.tree))

@@ -62,6 +62,11 @@ def _files(
         below = (*path, inner.path.name)
         if last is None or below <= last[: len(below)]:
             yield from _files(inner, below, last, until)
+    yield from blobs_directly_in(folder, until)
+
+
+def blobs_directly_in(folder: Folder, until: Tid | None) -> Iterator[tuple[BlobId, StoredFile]]:
+    """Give the blobs of one folder, of transactions up to ``until``. Raises DamageFound."""
     for name in folder.files():
         blob = parse_name(name, str(folder.path))
         if until is None or blob.tid <= until.value:

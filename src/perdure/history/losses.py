@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import msgspec
 
 from perdure.errors import DamageFound
+from perdure.formats import blobs
 from perdure.formats.history import LAYOUTS, LayoutName
 from perdure.formats.manifest import REPAIRED, SourceRecord
-from perdure.history.folders import Folder
+from perdure.history.blobs import BlobFolder, EarlierBlobs, blobs_directly_in
+from perdure.history.folders import Folder, StoredFile
 from perdure.history.in_repository import RepositoryHistory
-from perdure.model import NO_TID, Tid
+from perdure.model import NO_TID, BlobId, Tid
 from perdure.repository import Repository
 
 
@@ -118,3 +120,54 @@ def _shortened(
         repeated=tuple(pair for pair in record.repeated if pair[1] <= cut),
         garbage=tuple(entry for entry in record.garbage if entry[0] < size),
     )
+
+
+def lost_blobs(lost: Collection[str]) -> Iterator[str]:
+    """Say which blobs are lost with some files, or whole folders ("" for everything), below their folder."""
+    for path in sorted(lost):
+        name = path.rpartition("/")[2]
+        if name.endswith(blobs.FILE_SUFFIX):
+            yield f"blob {blobs.parse_name(name, path)}"
+        else:
+            yield f"the blobs of {path.replace('/', '-')}" if path else "all blobs"
+
+
+def surviving_blobs(
+    repository: Repository, kept: EarlierBlobs, lost: Collection[str], until: Tid | None
+) -> EarlierBlobs:
+    """Make a folder of the blobs, of transactions up to ``until``, that are not lost."""
+    if not lost and until is None:
+        return kept
+    folder = BlobFolder(Folder(repository, kept.folder.folder.path, None))
+    missing = {BlobId(oid, tid.value) for oid, tid in kept.record.missing}
+    count = size = 0
+    for blob, file in _readable(kept.folder.folder, until):
+        if _within(
+            "/".join((*blobs.folders_in_snapshot(blob), blobs.name_in_snapshot(blob))), lost
+        ):
+            missing.add(blob)
+        else:
+            folder.put(blob, file)
+            count, size = count + 1, size + file.size
+    record = msgspec.structs.replace(
+        kept.record,
+        count=count,
+        size=size,
+        missing=tuple(
+            (blob.oid, Tid(blob.tid))
+            for blob in sorted(missing)
+            if until is None or blob.tid <= until.value
+        ),
+    )
+    return EarlierBlobs(record, folder)
+
+
+def _readable(folder: Folder, until: Tid | None) -> Iterator[tuple[BlobId, StoredFile]]:
+    """Give the blobs in the folders that can be read."""
+    try:
+        inner = list(folder.folders())
+        yield from blobs_directly_in(folder, until)
+    except DamageFound:
+        return
+    for each in inner:
+        yield from _readable(each, until)

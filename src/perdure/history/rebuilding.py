@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from perdure.errors import DamageFound
@@ -27,8 +28,22 @@ _QUEUE = 16 << 20
 """Bytes that may wait for being hashed, and for being written."""
 
 
+class Standing(Protocol):
+    """Where bytes of the file may stand already."""
+
+    def find(self, start: int, size: int, sha256: str) -> Path | None:
+        """Say which file has the bytes of a range; None if none has."""
+
+
 class Output(Protocol):
     """A file that is written from its beginning to its end, and read back meanwhile."""
+
+    @property
+    def standing(self) -> Standing | None:
+        """What of the file is there already; None if nothing is."""
+
+    def keep(self, place: Path, size: int) -> bytes:
+        """Append what ``place``, found standing, has next."""
 
     def write(self, data: bytes) -> object:
         """Append bytes."""
@@ -44,6 +59,8 @@ class Rebuilt:
     size: int
     cut: Tid
     revisions: Revisions
+    kept: int = 0
+    """Bytes that stood already, and did not come from the history."""
 
 
 def rebuild(history: History, output: Output, until: Tid | None, observer: Observer) -> Rebuilt:
@@ -79,21 +96,38 @@ class _Rebuilding:
         self._end = 0
 
     def run(self, until: Tid | None, observer: Observer) -> Rebuilt:
-        cut, stop = NO_TID, None
+        cut, stop, kept = NO_TID, None, 0
         names = self._wanted(until)
+        places = standing_ranges(self._history, names, until, self._output.standing, observer)
         total = names[-1].start or 1
-        for piece in self._history.pieces(names):
-            check_follows(piece.layout, self._end, piece.where)
-            stop = cut_position(piece.layout, until)
-            self._add(piece, stop)
-            self._end = piece.layout.facts.end if stop is None else stop
-            cut = last_tid(piece.layout, until) or cut
+        pieces = self._history.pieces([name for name in names if name not in places])
+        for name in names:
+            if name in places:
+                layout = self._keep(name, places[name])
+                kept += layout.facts.end - layout.facts.start
+            else:
+                piece = next(pieces)
+                layout = piece.layout
+                check_follows(layout, self._end, piece.where)
+                stop = cut_position(layout, until)
+                self._add(piece, stop)
+                del piece  # before the next one is loaded: they are large
+            self._end = layout.facts.end if stop is None else stop
+            cut = last_tid(layout, until) or cut
             observer.progress("restore", self._end, max(total, self._end))
-            del piece  # before the next one is loaded: they are large
             if stop is not None:
                 break
         self._settle(everything=True)
-        return Rebuilt(self._end, cut, self._revisions)
+        return Rebuilt(self._end, cut, self._revisions, kept)
+
+    def _keep(self, name: LayoutName, place: Path) -> Layout:
+        """Take a range that stands already, and note its records."""
+        layout = self._history.layout(name)
+        check_follows(layout, self._end, self._history.where)
+        self._settle(everything=True)
+        data = self._output.keep(place, layout.facts.end - layout.facts.start)
+        self._note(data, layout.facts, self._history.where)
+        return layout
 
     def _add(self, piece: Piece, stop: int | None) -> None:
         if piece.layout.facts.verbatim:
@@ -125,9 +159,16 @@ class _Rebuilding:
     def _verbatim(self, piece: Piece, stop: int | None) -> None:
         chunks, facts = piece.payloads[0], piece.layout.facts
         self._write(chunks, piece, stop)
-        data = b"".join(chunks)[: None if stop is None else max(stop - facts.start, 0)]
+        self._note(
+            b"".join(chunks)[: None if stop is None else max(stop - facts.start, 0)],
+            facts,
+            piece.where,
+        )
+
+    def _note(self, data: bytes, facts: LayoutFacts, where: str) -> None:
+        """Note where the records in the bytes of a range are."""
         if data:
-            extent = self._parse(data, facts, piece.where)
+            extent = self._parse(data, facts, where)
             note_newest(
                 self._revisions,
                 groups_of(extent),
@@ -205,6 +246,37 @@ class _Rebuilding:
         extent = scan(self._read(transaction, size), transaction, where=self._history.where)
         mine = extent.at[extent.oid == oid]
         return int(mine[-1]) if len(mine) else 0
+
+
+def standing_ranges(
+    history: History,
+    names: Sequence[LayoutName],
+    until: Tid | None,
+    standing: Standing | None,
+    observer: Observer,
+) -> dict[LayoutName, Path]:
+    """Find the ranges, of those that belong whole to the file, whose bytes are there already."""
+    found: dict[LayoutName, Path] = {}
+    if not standing:
+        return found
+    for name in names:
+        if until is not None and name.last_tid > until.value:
+            break
+        facts = history.layout(name).facts
+        place = standing.find(facts.start, facts.end - facts.start, facts.sha256)
+        if place is not None:
+            found[name] = place
+        observer.progress("compare", facts.end, max(names[-1].start, facts.end))
+    return found
+
+
+def standing_size(
+    history: History, until: Tid | None, standing: Standing, observer: Observer
+) -> int:
+    """Say how many bytes of the file are there already, and right."""
+    places = standing_ranges(history, history.names(), until, standing, observer)
+    facts = (history.layout(name).facts for name in places)
+    return sum(each.end - each.start for each in facts)
 
 
 def _prove(facts: LayoutFacts, where: str) -> Callable[[hashlib._Hash], None]:

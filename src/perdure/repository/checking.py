@@ -145,7 +145,7 @@ class _Check:
         if sizes:
             message = (
                 f"{len(sizes)} packfiles ({sum(sizes.values())} bytes) are in no index:"
-                " left by an interrupted backup, or of one that runs now"
+                " left by an interrupted backup, which perdure prune clears away, or of one that runs now"
             )
             self._findings.append(Finding(message, is_damage=False))
 
@@ -155,7 +155,7 @@ class _Check:
         if found:
             message = (
                 f"{len(found)} temporary files ({sum(size for _, size in found)} bytes) of processes"
-                " that were killed take up room: perdure repair index removes them"
+                " that were killed take up room: perdure prune removes them"
             )
             self._findings.append(Finding(message, is_damage=False))
 
@@ -183,7 +183,7 @@ class _Check:
 
     def report(self) -> Report:
         """Walk the trees of all snapshots, and say what was found and what is lost by it."""
-        survey = _Survey(self._repository, self._places, self._damage)
+        survey = Survey(self._repository, self._places, self._damage)
         losses = []
         for done, (name, snapshot) in enumerate(self._snapshots, 1):
             losses += [Loss(name, path) for path in survey.lost(snapshot.root)]
@@ -210,8 +210,11 @@ class _Check:
         return [place for place in self._index.find(kind, chunk_id) if place.packfile not in bad]
 
 
-class _Survey:
-    """Walks trees, each once, and knows which paths below them are lost."""
+class Survey:
+    """Walks trees, each once, and knows which paths below them are lost.
+
+    ``places`` is asked for every tree and every chunk that is met; ``damage`` is told what is wrong.
+    """
 
     def __init__(
         self,

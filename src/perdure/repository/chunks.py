@@ -13,7 +13,7 @@ from perdure.model import ChunkId, ChunkKind
 
 HEALING = (
     "perdure check --read-data names all that is lost; after perdure repair index --read-data the next"
-    " perdure backup stores again what the source still has"
+    " perdure backup --verify-source stores again what the source still has"
 )
 """What to do about a chunk that is damaged."""
 

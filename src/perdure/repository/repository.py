@@ -276,7 +276,7 @@ class Repository:
             raise RepositoryDamaged(
                 f"{kind.value} chunk {chunk_id.hex()} is not in the index of {self.store.location}",
                 hint="perdure repair index makes the index anew from the packfiles; what they lack"
-                " the next perdure backup stores again, if the source still has it",
+                " the next perdure backup --verify-source stores again, if the source still has it",
             )
         return found
 

@@ -103,8 +103,17 @@ class Run:
         records.sort()  # linear: the parts are sorted already
         return cls(covered, b"".join(records))
 
+    @property
+    def records(self) -> memoryview:
+        """All records, one behind the other."""
+        return memoryview(self._records)[self._start :]
+
     def find(self, key: bytes) -> list[Location]:
         """Give every place of the chunk with this key."""
+        return [self.location(number) for number in self.numbers(key)]
+
+    def numbers(self, key: bytes) -> range:
+        """Give the numbers of the records of the chunk with this key."""
         records, start = self._records, self._start
         low, high = 0, self.count
         while low < high:
@@ -114,12 +123,15 @@ class Run:
                 low = middle + 1
             else:
                 high = middle
-        found = []
-        at = start + low * _SIZE
-        while records[at : at + _KEY_SIZE] == key:
-            found.append(_location(records[at : at + _SIZE]))
-            at += _SIZE
-        return found
+        end = low
+        while records[start + end * _SIZE : start + end * _SIZE + _KEY_SIZE] == key:
+            end += 1
+        return range(low, end)
+
+    def location(self, number: int) -> Location:
+        """Give the place that a record tells, by its number."""
+        at = self._start + number * _SIZE
+        return _location(self._records[at : at + _SIZE])
 
     def locations(self) -> Iterator[Location]:
         """Give every place of every chunk."""
@@ -142,7 +154,7 @@ class Run:
         path = folder / self.file_name
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("wb") as file:
-            file.writelines((header, digest, ids, memoryview(self._records)[self._start :]))
+            file.writelines((header, digest, ids, self.records))
         temporary.replace(path)
 
     @classmethod

@@ -261,6 +261,8 @@ class FileStorageCut:
     def data_at(self, position: int, limit: int) -> bytes | None:
         """Give the data of the record at a position, behind all back pointers; None for more than a limit."""
         for _ in range(_LONGEST_CHAIN):
+            if not MAGIC_SIZE < position < self.limit:
+                return None
             raw = os.pread(self._descriptor, RECORD_HEADER.size + limit, position)
             if len(raw) < RECORD_HEADER.size:
                 return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from perdure.errors import NameNotFound, StoreError
-from perdure.stores import Store
+from perdure.stores import LeavesBehind, Store
 from perdure.stores.memory import MemoryStore
 
 
@@ -51,6 +53,63 @@ class CountingStore:
         """Count and delete."""
         self.calls["delete"] += 1
         self._store.delete(name)
+
+
+class LimitedStore:
+    """Puts no more than so many bytes a second, on average: each put waits until those before are paid for.
+
+    Locks are put at once: one that waits behind packfiles would grow stale.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bytes_per_second: float,
+        sleep: Callable[[float], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._rate = bytes_per_second
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._mutex = threading.Lock()
+        self._free_at = monotonic()
+
+    @property
+    def location(self) -> str:
+        """The inner store's."""
+        return self._store.location
+
+    def put(self, name: str, data: bytes) -> None:
+        """Wait for its turn, and put."""
+        now = self._monotonic()
+        with self._mutex:  # packfiles come from several threads
+            turn = max(now, self._free_at)
+            self._free_at = turn + len(data) / self._rate
+        if turn > now and not name.startswith("locks/"):
+            self._sleep(turn - now)
+        self._store.put(name, data)
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Get."""
+        return self._store.get(name, start, stop)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """List."""
+        return self._store.list(prefix)
+
+    def size(self, name: str) -> int:
+        """Look."""
+        return self._store.size(name)
+
+    def delete(self, name: str) -> None:
+        """Delete."""
+        self._store.delete(name)
+
+    def leftovers(self, before: datetime) -> Iterator[tuple[str, int]]:
+        """The inner store's, if it has any."""
+        if isinstance(self._store, LeavesBehind):
+            yield from self._store.leftovers(before)
 
 
 KEPT_IN_DRY_RUN = 1 << 20

@@ -1,0 +1,192 @@
+"""What a restore takes from which snapshot, and where it puts it; with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from perdure.errors import PerdureError, RepositoryDamaged, UsageError
+from perdure.formats.manifest import SourceRecord
+from perdure.formats.snapshot import Snapshot
+from perdure.model import SnapshotId, Tid
+from perdure.plan import Candidate, choose_snapshot
+from perdure.repository import Repository
+from perdure.snapshots import Found, found_in, is_named, names_of, read_manifest, select, sources_in
+
+LATEST = "latest"
+_DATABASE, _BLOBS = "Data.fs", "blobstorage"
+"""Names for files that had none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sources of which snapshot are wanted, as they were when."""
+
+    snapshot: str = LATEST
+    """``latest``, or the beginning of an id."""
+    at: Tid | datetime | None = None
+    source: str | None = None
+    """None: all sources of the snapshot."""
+    hostname: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A source in the snapshot to restore it from, up to which transaction, and why from there."""
+
+    found: Found
+    until: Tid | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A source to restore: from where, why, and the places of its Data.fs and its blob directory."""
+
+    chosen: Chosen
+    path: Path
+    blobs: Path | None
+
+    @property
+    def record(self) -> SourceRecord:
+        """What the snapshot says of the source."""
+        return self.chosen.found.record
+
+    @property
+    def cut(self) -> Tid:
+        """The moment that is restored."""
+        return min(self.chosen.until or self.record.cut, self.record.cut)
+
+
+def choose(repository: Repository, wanted: Wanted) -> list[Chosen]:
+    """Choose a snapshot for each source that is wanted. Raises UsageError, PerdureError."""
+    name, snapshot = _named(repository, wanted)
+    sources = _sources(repository, name, snapshot, wanted.source)
+    if wanted.at is None or wanted.snapshot != LATEST:
+        return [_chosen([found], wanted.at) for found in sources]
+    snapshots = list(select(repository, wanted.hostname, wanted.tags))
+    told = list(sources_in(repository, snapshots, None))
+    return [
+        _chosen([each for each in told if each.record.name == found.record.name], wanted.at)
+        for found in sources
+    ]
+
+
+def plan_restore(repository: Repository, wanted: Wanted, target: Path | None) -> list[Planned]:
+    """Say what is restored from where to where, in the order in which it is put into place.
+
+    ``target`` is a folder; None: the places that the sources were read from. Empty when the snapshot is
+    another program's: then its files are restored. Raises UsageError.
+    """
+    if foreign(repository, wanted) is not None:
+        if target is None:
+            raise UsageError("what another program backed up is restored with --to")
+        return []
+    chosen = choose(repository, wanted)
+    labels = _labels([each.found.record for each in chosen])
+    plans = [_planned(each, target, label) for each, label in zip(chosen, labels, strict=True)]
+    for number, plan in enumerate(plans):
+        if any(plan.path == other.path for other in plans[:number]):
+            raise UsageError(
+                f"two sources would be restored to {plan.path}", hint="choose one with --source"
+            )
+    return plans
+
+
+def foreign(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot] | None:
+    """Give the snapshot that is meant, if another program wrote it."""
+    if wanted.at is not None or wanted.source is not None:
+        return None
+    if wanted.snapshot == LATEST:
+        snapshots = list(select(repository, wanted.hostname, wanted.tags))
+        chosen = snapshots[-1] if snapshots else None
+    else:
+        chosen = repository.find_snapshot(wanted.snapshot)
+    return chosen if chosen and read_manifest(repository, chosen[1]) is None else None
+
+
+def _named(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot]:
+    if wanted.snapshot != LATEST:
+        return repository.find_snapshot(wanted.snapshot)
+    for listed in reversed(list(select(repository, wanted.hostname, wanted.tags))):
+        known = read_manifest(repository, listed[1])
+        if known and (
+            wanted.source is None or any(is_named(each, wanted.source) for each in known.sources)
+        ):
+            return listed
+    what = "" if wanted.source is None else f" of the source {wanted.source!r}"
+    raise PerdureError(
+        f"the repository has no snapshot{what} that matches",
+        hint="see what there is with: perdure snapshots",
+    )
+
+
+def _sources(
+    repository: Repository, name: SnapshotId, snapshot: Snapshot, source: str | None
+) -> list[Found]:
+    known = read_manifest(repository, snapshot)
+    if known is None:
+        raise UsageError(
+            f"snapshot {name[:8]} holds no history: another program than Perdure wrote it",
+            hint="restore it as files: leave --at and --source out",
+        )
+    found = [
+        found_in(repository, name, snapshot, record)
+        for record in known.sources
+        if source is None or is_named(record, source)
+    ]
+    if not found:
+        raise UsageError(
+            f"snapshot {name[:8]} has no source named {source!r}",
+            hint=f"there are: {names_of(known.sources)}",
+        )
+    return found
+
+
+def _chosen(found: Sequence[Found], at: Tid | datetime | None) -> Chosen:
+    candidates = [
+        Candidate(f.id[:8], f.snapshot.moment, f.record.cut, f.record.last_packed) for f in found
+    ]
+    choice = choose_snapshot(candidates, at)
+    return Chosen(found[choice.candidate], choice.until, choice.reason)
+
+
+def _planned(chosen: Chosen, target: Path | None, label: str) -> Planned:
+    record = chosen.found.record
+    place = record.blobs.place if record.blobs else None
+    if target is None:
+        if record.kind != "filestorage":
+            raise UsageError(
+                f"{record.name} is no FileStorage, and cannot be restored in place",
+                hint="restore it into a folder with --to, or into a storage with --into",
+            )
+        return Planned(chosen, Path(record.path), Path(place) if place else None)
+    folder = target / label if label else target
+    name = _file_name(record.path) if record.kind == "filestorage" else _DATABASE
+    blobs = folder / (PurePosixPath(place).name or _BLOBS) if place else None
+    return Planned(chosen, folder / name, blobs)
+
+
+def _labels(records: Sequence[SourceRecord]) -> list[str]:
+    """Name a folder for each of several sources; none for a single one."""
+    if len(records) == 1:
+        return [""]
+    labels: list[str] = []
+    for record in records:
+        base = _file_name(record.database or PurePosixPath(record.path).stem)
+        label, number = base, 2
+        while label in labels:
+            label, number = f"{base}-{number}", number + 1
+        labels.append(label)
+    return labels
+
+
+def _file_name(path: str) -> str:
+    """Give the name that a source's file had. Raises RepositoryDamaged when it would lead elsewhere."""
+    name = PurePosixPath(path).name
+    if name in ("", "..") or "\0" in name:
+        raise RepositoryDamaged(f"{path!r} is not the path of a file")
+    return name
