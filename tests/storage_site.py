@@ -17,6 +17,7 @@ from perdure.backup import BackupRequest, SourceReport, backup
 from perdure.formats.extent import scan
 from perdure.formats.filestorage import TransactionHeader
 from perdure.model import SilentObserver, SnapshotId
+from perdure.repository import Repository
 from perdure.snapshots import Found, sources_in
 from perdure.sources.filestorage import WINDOW
 from perdure.sources.storage import StorageSource
@@ -28,8 +29,13 @@ Contents = dict[int, dict[int, tuple[bytes, ...]]]
 class StorageSite(Site):
     """A repository, and a storage that is backed up to it."""
 
-    def __init__(self, zconfig: str, window: int = WINDOW) -> None:
+    def __init__(self, zconfig: str, window: int = WINDOW, cache: Path | None = None) -> None:
         super().__init__()
+        if cache is not None:
+            self.repository.close()
+            self.repository = Repository.open(
+                self.store, "secret", cache=cache, clock=self.clock, workers=2
+            )
         self.zconfig, self.window = zconfig, window
         self.warnings: list[str] = []
         self.ids: list[SnapshotId] = []

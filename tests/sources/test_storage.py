@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from ZODB.utils import p64
 
 from perdure import plan
 from perdure.errors import SourceDamaged, SourceUnusable, StoreError
+from perdure.history import past
 from perdure.model import Tid
 from perdure.sources import canonical
 from perdure.sources.iterating import StorageReader
@@ -106,10 +107,20 @@ def test_a_pack(site: StorageSite, living: LivingStorage, tmp_path: Path) -> Non
     assert len(site.restored(0)) > len(site.restored(1))
 
 
+def test_garbage_and_the_tail_are_read_again(living: LivingStorage, tmp_path: Path) -> None:
+    site = StorageSite(filestorage(living.path), window=700)
+    steps = (living.commit, living.large_transaction, living.commits, living.commit, living.commit)
+    for step in (*steps, living.pack, living.commit):
+        step()
+        site.back_up()
+    check(site, tmp_path)
+
+
 @settings(max_examples=15)
 @given(
     seed=st.integers(0, 1000),
     window=st.sampled_from([700, 5000, 1 << 20]),
+    cached=st.booleans(),
     steps=st.lists(
         st.sampled_from([step for step in STEPS if step is not LivingStorage.reopen]),
         min_size=4,
@@ -117,18 +128,25 @@ def test_a_pack(site: StorageSite, living: LivingStorage, tmp_path: Path) -> Non
     ),
 )
 def test_any_history(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, window: int, steps: list[object]
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    window: int,
+    cached: bool,
+    steps: list[Callable[[LivingStorage], None]],
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     living = LivingStorage(folder, seed)
-    site = StorageSite(filestorage(living.path), window)
-    for number, step in enumerate(steps):
-        step(living)  # type: ignore[operator]
-        if number % 2:
-            site.back_up()
-    site.back_up()
+    site = StorageSite(filestorage(living.path), window, folder / "cache" if cached else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(past, "SEGMENT_SIZE", window)
+        for number, step in enumerate(steps):
+            step(living)
+            if number % 2:
+                site.back_up()
+        site.back_up()
     check(site, folder)
     living.close()
+    site.repository.close()
 
 
 class Bare:

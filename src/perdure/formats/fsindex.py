@@ -23,7 +23,7 @@ def encode(revisions: Revisions, end: int) -> Iterator[bytes]:
     yield _pickled(end)
     for prefix, group in groupby(revisions.pages(), key=lambda page: page[0] >> 16):
         suffixes, positions = [], []
-        for first, page in group:
+        for first, page, _ in group:
             used = np.flatnonzero(page)
             suffixes.append((used + (first & 0xFFFF)).astype(">u2").tobytes())
             positions.append(_six_bytes(page[used]))

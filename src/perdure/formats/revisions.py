@@ -68,10 +68,11 @@ class Revisions:
         self._position[rows, low] = positions
         self._tid[rows, low] = tids
 
-    def pages(self) -> Iterator[tuple[int, Numbers]]:
-        """Give each page in ascending order: its first oid, and the positions of its 256 objects."""
+    def pages(self) -> Iterator[tuple[int, Numbers, Numbers]]:
+        """Give each page in ascending order: its first oid, and positions and tids of its 256 objects."""
         for page in sorted(self._rows):
-            yield page << _PAGE_BITS, self._position[self._rows[page]]
+            row = self._rows[page]
+            yield page << _PAGE_BITS, self._position[row], self._tid[row]
 
     def _rows_of(self, oids: Numbers) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         pages = oids >> _SHIFT

@@ -41,6 +41,10 @@ class Folder:
         self._nodes: dict[str, Node] | None = {} if identity is None else None
         self._folders: dict[str, Folder] = {}
 
+    def as_stored(self) -> Folder:
+        """Give the folder once more, which changes of this one do not reach; it must not have any yet."""
+        return Folder(self._repository, self.path, self._identity)
+
     @property
     def nodes(self) -> dict[str, Node]:
         """The entries as they are stored, by name. Raises RepositoryDamaged."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.errors import DamageFound, RepositoryDamaged
@@ -39,6 +40,10 @@ class RepositoryHistory:
         self.unreadable = False
         """Whether a layout was dropped that could not be read."""
 
+    def as_stored(self) -> RepositoryHistory:
+        """Give the history once more, which changes of this one do not reach; it must not have any yet."""
+        return RepositoryHistory(self._repository, self.folder.as_stored())
+
     def names(self) -> list[LayoutName]:
         """Give the names of all layouts, in the order of the file. Raises DamageFound."""
         folders = self.folder.folder(LAYOUTS).folders()
@@ -47,6 +52,10 @@ class RepositoryHistory:
             for folder in folders
             for name in folder.files()
         )
+
+    def cache_folder(self, name: str) -> Path | None:
+        """Give the folder of the repository's cache for something; None where there is no cache."""
+        return self._repository.cache_folder(name)
 
     def layout(self, name: LayoutName) -> Layout:
         """Load a layout. Raises DamageFound."""

@@ -159,6 +159,10 @@ class Repository:
             self._index = load_index(self.files, folder)
         return self._index
 
+    def cache_folder(self, name: str) -> Path | None:
+        """Give the folder of the repository's cache for something; None where there is no cache."""
+        return self._cache / name if self._cache else None
+
     def forget_index(self) -> None:
         """Load the index again when it is needed next."""
         self._index = None

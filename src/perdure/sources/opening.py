@@ -147,10 +147,10 @@ def _factory(zconfig: str) -> Any:
     try:
         schema = ZODB.config.getStorageSchema()
         config, _ = ZConfig.loadConfigFile(schema, StringIO(zconfig))
-        if config.storage is None:
-            raise ValueError("it has no storage section")
+        why = "it has no storage section"
     except (ZConfig.ConfigurationError, ImportError, ValueError) as error:
-        why = without_secrets(str(error), zconfig)
+        config, why = None, without_secrets(str(error), zconfig)
+    if config is None or config.storage is None:
         raise SourceUnusable(
             f"the configuration of the storage cannot be used: {why}",
             hint="it has one storage section, and above it %import with each package that the section needs"
@@ -161,7 +161,7 @@ def _factory(zconfig: str) -> Any:
 
 def _tame(factory: Any, blob_cache: Path | None) -> None:
     """Open read-only, wait for the server, create nothing, and use no cache of the site's processes."""
-    config = getattr(factory, "config", None)
+    config: Any = getattr(factory, "config", None)
     inner = getattr(config, "base", None)
     if inner is not None:
         _tame(inner, blob_cache)
