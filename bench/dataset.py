@@ -58,9 +58,11 @@ def parse_size(text: str) -> int:
 class DatedStorage(FileStorage):  # type: ignore[misc]
     """A FileStorage whose transactions carry the time of the site's life instead of today's."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], datetime], blobs: Path | None = None
+    ) -> None:
         self._clock = clock
-        super().__init__(str(path))
+        super().__init__(str(path), blob_dir=str(blobs) if blobs else None)
 
     def tpc_begin(self, transaction: Any, tid: bytes | None = None, status: str = " ") -> None:
         """Begin with a tid made from the site's clock, always later than the last."""
@@ -156,7 +158,7 @@ def build(directory: Path, size: int, seed: int) -> None:
         site.live_until(site.size + size // 100, site.life.do_something)
         marks = site.marks
     states["grown"] = describe(
-        path, _cut_tail(path, states["base"]["size"], directory / "grown.tail")
+        path, cut_tail(path, states["base"]["size"], directory / "grown.tail")
     )
     (directory / "grown.pickle").write_bytes(pickle.dumps((memory, marks)))
     with living(path, seed, memory, marks) as site:
@@ -165,11 +167,11 @@ def build(directory: Path, size: int, seed: int) -> None:
     states["packed"] = describe(path, None)
     with living(path, seed, memory, marks) as site:
         site.live_until(site.size + size // 100, site.life.do_something)
-    tail = _cut_tail(path, states["packed"]["size"], directory / "regrown.tail")
+    tail = cut_tail(path, states["packed"]["size"], directory / "regrown.tail")
     states["regrown"] = describe(path, tail)
     shutil.rmtree(work)
     statistics = measure(directory / "base.fs")
-    _write_json(
+    write_json(
         directory / "states.json", {"version": VERSION, "states": states, "statistics": statistics}
     )
 
@@ -189,7 +191,7 @@ def build_long_run(directory: Path, size: int, seed: int) -> None:
         for _ in range(50):
             site.live_until(site.size + size // 500, site.life.do_something)
             steps["run"].append({"size": site.size})
-    _cut_tail(path, start, directory / "run.tail")
+    cut_tail(path, start, directory / "run.tail")
     with living(path, seed, memory, marks) as site:
         site.pack(0.6)
     shutil.copyfile(path, directory / "run-packed.fs")
@@ -198,9 +200,9 @@ def build_long_run(directory: Path, size: int, seed: int) -> None:
         for _ in range(5):
             site.live_until(site.size + size // 500, site.life.do_something)
             steps["run-regrown"].append({"size": site.size})
-    _cut_tail(path, start, directory / "run-regrown.tail")
+    cut_tail(path, start, directory / "run-regrown.tail")
     shutil.rmtree(work)
-    _write_json(directory / "run.json", {"version": VERSION, **steps})
+    write_json(directory / "run.json", {"version": VERSION, **steps})
 
 
 def describe(path: Path, tail: Path | None) -> dict[str, Any]:
@@ -289,7 +291,8 @@ def ensure(data: Path, size: str, seed: int, *, long_run: bool = False) -> Path:
     return directory
 
 
-def _cut_tail(path: Path, start: int, target: Path) -> Path:
+def cut_tail(path: Path, start: int, target: Path) -> Path:
+    """Copy a file from ``start`` to its end; gives the copy."""
     with path.open("rb") as source, target.open("wb") as out:
         source.seek(start)
         shutil.copyfileobj(source, out, CHUNK)
@@ -305,7 +308,8 @@ def _zstd_ratio(path: Path) -> float:
     return path.stat().st_size / size
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write a document that people may want to read."""
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 

@@ -88,9 +88,37 @@ def measure(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -
     return Cost(wall, cpu, usage.ru_maxrss * 1024, read), text
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a folder holds: bytes of files, each file counted once; and how many names there are."""
+
+    size: int
+    names: int
+
+
+def contents(folder: Path) -> Contents:
+    """Add up all files below a folder, those with several names (hard links) once."""
+    size = names = 0
+    linked: set[int] = set()
+    folders = [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                names += 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file():
+                    status = entry.stat()
+                    if status.st_nlink == 1 or status.st_ino not in linked:
+                        size += status.st_size
+                    if status.st_nlink > 1:
+                        linked.add(status.st_ino)
+    return Contents(size, names)
+
+
 def folder_size(folder: Path) -> int:
-    """Add up the bytes of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Add up the bytes of all files below a folder; 0 where there is none."""
+    return contents(folder).size if folder.exists() else 0
 
 
 def _bytes_read(pid: int) -> int | None:

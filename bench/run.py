@@ -17,62 +17,34 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import perdure
-from bench import longrun, report
-from bench.measuring import CommandFailed, Cost, PageCache
+from bench import blobs, longrun, report
+from bench.measuring import CommandFailed, PageCache
+from bench.repetition import Measured, Steps, install, note, one_repetition
 from bench.stage import Stage
 from bench.targets import Verdict, judge, judge_growth
-from bench.tools import TOOLS, Place, Tool, first_line
+from bench.tools import TOOLS, Tool, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
+ALL_TOOLS = {tool.name: tool for tool in (*TOOLS, *blobs.TOOLS)}
 
-BACKUPS = (
-    ("first full", "base"),
-    ("nothing changed", "same"),
-    ("small increment", "small"),
-    ("+1 %", "grown"),
-    ("after a pack", "packed"),
-    ("+1 % after the pack", "regrown"),
+STEPS = Steps(
+    backups=(
+        ("first full", "base"),
+        ("nothing changed", "same"),
+        ("small increment", "small"),
+        ("+1 %", "grown"),
+        ("after a pack", "packed"),
+        ("+1 % after the pack", "regrown"),
+    ),
+    restores=(("restore newest", None, "regrown"), ("restore first", "base", "base")),
+    checks=(("check", False), ("check, all data", True)),
 )
-
-Measured = dict[tuple[str, str], list[Cost]]
-
-
-def one_repetition(
-    stage: Stage, work: Path, tools: Sequence[type[Tool]], cache: PageCache
-) -> Iterator[tuple[str, str, Cost]]:
-    """Run all steps with fresh repositories; yields (step, tool, cost)."""
-    shutil.rmtree(work, ignore_errors=True)
-    running = [tool(Place(stage.site, work / tool.name.replace(" ", ""))) for tool in tools]
-    for tool in running:
-        tool.init()
-    for step, state in BACKUPS:
-        stage.apply(state)
-        for tool in running:
-            cache.prepare(stage.data, tool.place.home)
-            yield step, tool.name, tool.backup(state)
-    target = work / "restored"
-    for step, restored, state in (
-        ("restore newest", None, "regrown"),
-        ("restore first", "base", "base"),
-    ):
-        for tool in running:
-            cache.prepare(tool.place.home)
-            cost, file = tool.restore(restored, target)
-            stage.verify(state, file)
-            shutil.rmtree(target)
-            yield step, tool.name, cost
-    for step, read_data in (("check", False), ("check, all data", True)):
-        for tool in running:
-            cache.prepare(tool.place.home)
-            checked = tool.check(read_data=read_data)
-            if checked:
-                yield step, tool.name, checked
-    shutil.rmtree(work)
 
 
 def measure_size(
@@ -84,12 +56,10 @@ def measure_size(
     found: Measured = {}
     for repetition in range(repeat):
         chosen = [tool for tool in tools if not (tool.slow and repetition)]
-        for step, tool, cost in one_repetition(stage, work / "tools", chosen, cache):
-            found.setdefault((step, tool), []).append(cost)
-            print(
-                f"  {repetition + 1}/{repeat} {step:20} {tool:13} {cost.wall:7.2f} s",
-                file=sys.stderr,
-            )
+        running = install(stage, work / "tools", chosen)
+        costs = one_repetition(stage, work / "tools", running, cache, STEPS)
+        note(found, costs, f"{repetition + 1}/{repeat}")
+    shutil.rmtree(work / "tools")
     shutil.rmtree(stage.site)
     return found
 
@@ -127,22 +97,24 @@ def machine() -> dict[str, object]:
     }
 
 
-def build(data: Path, size: str, seed: int, *, long_run: bool) -> Path:
-    """Have a data set built, in a process of its own (whose memory is then not ours)."""
-    command = [
-        sys.executable,
-        "-m",
-        "bench.dataset",
-        "--size",
-        size,
-        "--seed",
-        str(seed),
-        "--data",
-        str(data),
-    ]
-    command += ["--long-run"] if long_run else []
+def build(options: argparse.Namespace, size: str, *, long_run: bool) -> Path:
+    """Have a data set built, or found."""
+    more = ["--long-run"] if long_run else []
+    _build(options, "bench.dataset", "--size", size, *more)
+    return Path(options.data, f"{size}-{options.seed}")
+
+
+def build_blobs(options: argparse.Namespace, blobs: str) -> Path:
+    """Have a site of so many blobs built, or found."""
+    _build(options, "bench.uploads", "--blobs", blobs, "--large", options.large)
+    return Path(options.data, f"blobs-{blobs}-{options.large}-{options.seed}")
+
+
+def _build(options: argparse.Namespace, module: str, *what: str) -> None:
+    """Run a maker of data in a process of its own (whose memory is then not ours)."""
+    command = [sys.executable, "-m", module, *what]
+    command += ["--seed", str(options.seed), "--data", str(options.data)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return data / f"{size}-{seed}"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -152,8 +124,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", default="64M,256M,1G", help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
-    parser.add_argument("--only", help="tools, by comma: " + ", ".join(tool.name for tool in TOOLS))
-    parser.add_argument("--scenario", choices=("all", "main", "long-run"), default="all")
+    parser.add_argument("--only", help="tools, by comma: " + ", ".join(ALL_TOOLS))
+    parser.add_argument("--scenario", choices=("all", "main", "long-run", "blobs"), default="all")
+    parser.add_argument(
+        "--blobs", default="20000", help="of sites: 2000,20000 (default: %(default)s)"
+    )
+    parser.add_argument("--large", default="8x64M", help="among them (default: %(default)s)")
     parser.add_argument(
         "--cache", choices=("auto", "cold", "warm"), default="auto", help="page cache"
     )
@@ -166,60 +142,92 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@dataclass(slots=True)
+class Results:
+    """What was measured: by the size of a Data.fs, by the number of blobs, in the long run."""
+
+    sizes: dict[str, Measured] = field(default_factory=dict)
+    sites: dict[str, blobs.SiteRuns] = field(default_factory=dict)
+    long_run: longrun.LongRun | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
 def main() -> int:
     """Measure, print, keep; 1 if a target was missed or a command failed."""
     options = parse_arguments()
-    names = options.only.split(",") if options.only else [tool.name for tool in TOOLS]
-    versions = {tool.name: tool.version() for tool in TOOLS if tool.name in names}
-    tools = [tool for tool in TOOLS if versions.get(tool.name)]
+    names = options.only.split(",") if options.only else list(ALL_TOOLS)
+    versions = {name: ALL_TOOLS[name].version() for name in names}
     if "perdure" in names and not versions["perdure"]:
         raise SystemExit("perdure itself does not run")
     # As an installed program is; one that runs from its sources may not keep what it compiled.
     compileall.compile_dir(Path(perdure.__file__).parent, quiet=1)
-    sizes = [options.size] if options.size else options.sizes.split(",")
     cache = PageCache(options.cache)
     work = (options.work or options.data / f"work-{os.getpid()}").resolve()
     for name, version in versions.items():
-        print(f"{name:13} {version or 'not installed'}")
+        print(f"{name:14} {version or 'not installed'}")
     print(f"page cache: {cache.mode} before each command; {options.repeat} repetitions", flush=True)
 
-    measured: dict[str, Measured] = {}
-    verdicts: list[Verdict] = []
-    run: longrun.LongRun | None = None
-    failed = False
+    found, failed = Results(), False
+    there = {name for name, version in versions.items() if version}
     try:
-        for size in sizes if options.scenario != "long-run" else ():
-            dataset = build(options.data, size, options.seed, long_run=False)
-            measured[size] = measure_size(dataset, work, tools, cache, options.repeat)
-            print("\n" + report.steps(measured[size]), flush=True)
-            verdicts = list(judge(measured[size]))
-        verdicts += judge_growth(measured)
-        if options.scenario != "main" and "perdure" in names and first_line(["restic", "version"]):
-            dataset = build(options.data, sizes[-1], options.seed, long_run=True)
-            run = longrun.measure_long_run(dataset, work, cache)
-            print("\n" + run.text(), flush=True)
-            verdicts += run.judge()
+        measure_scenarios(options, there, work, cache, found)
     except CommandFailed as failure:  # what was measured before is shown and kept
         failed = True
         print(f"\nFAILED: {failure}")
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
-    if len(measured) > 1:
-        print("\n" + report.growth(measured))
-    if verdicts:
-        print(f"\ntargets at {sizes[-1]}:\n" + report.verdicts(verdicts))
-    keep(options, versions, cache.mode, measured, run, verdicts)
-    return 0 if all(verdict.ok for verdict in verdicts) and not failed else 1
+    for measured in (found.sizes, {name: site.costs for name, site in found.sites.items()}):
+        if len(measured) > 1:
+            print("\n" + report.growth(measured))
+    if found.verdicts:
+        at = " and ".join(
+            f"{list(measured)[-1]}{what}"
+            for measured, what in ((found.sizes, ""), (found.sites, " blobs"))
+            if measured
+        )
+        print(f"\ntargets at {at}:\n" + report.verdicts(found.verdicts))
+    keep(options, versions, cache.mode, found)
+    return 0 if all(verdict.ok for verdict in found.verdicts) and not failed else 1
+
+
+def measure_scenarios(
+    options: argparse.Namespace, there: set[str], work: Path, cache: PageCache, found: Results
+) -> None:
+    """Run the scenarios that were asked for with the tools that there are. Raises CommandFailed."""
+    sizes = [options.size] if options.size else options.sizes.split(",")
+    if options.scenario in ("all", "main"):
+        tools = [tool for tool in TOOLS if tool.name in there]
+        verdicts: list[Verdict] = []
+        for size in sizes:
+            dataset = build(options, size, long_run=False)
+            found.sizes[size] = measure_size(dataset, work, tools, cache, options.repeat)
+            print("\n" + report.steps(found.sizes[size]), flush=True)
+            verdicts = list(judge(found.sizes[size]))
+        found.verdicts += [*verdicts, *judge_growth(found.sizes)]
+    if (
+        options.scenario in ("all", "long-run")
+        and "perdure" in there
+        and first_line(["restic", "version"])
+    ):
+        dataset = build(options, sizes[-1], long_run=True)
+        found.long_run = longrun.measure_long_run(dataset, work, cache)
+        print("\n" + found.long_run.text(), flush=True)
+        found.verdicts += found.long_run.judge()
+    if options.scenario in ("all", "blobs"):
+        tools = [tool for tool in blobs.TOOLS if tool.name in there]
+        verdicts = []
+        for count in options.blobs.split(","):
+            dataset = build_blobs(options, count)
+            site = blobs.measure_site(dataset, work, tools, cache, options.repeat)
+            found.sites[count] = site
+            print("\n" + report.steps(site.costs) + "\n\n" + blobs.text(site), flush=True)
+            verdicts = list(blobs.judge(site))
+        found.verdicts += [*verdicts, *blobs.judge_sites(found.sites)]
 
 
 def keep(
-    options: argparse.Namespace,
-    versions: dict[str, str | None],
-    cache: str,
-    measured: dict[str, Measured],
-    run: longrun.LongRun | None,
-    verdicts: Sequence[Verdict],
+    options: argparse.Namespace, versions: dict[str, str | None], cache: str, found: Results
 ) -> None:
     """Write everything that was measured as JSON."""
     now = datetime.now(UTC)
@@ -230,12 +238,15 @@ def keep(
         "page_cache": cache,
         "seed": options.seed,
         "runs": [
-            {"size": size, "step": step, "tool": tool, "repetition": number, **cost.as_json()}
-            for size, runs in measured.items()
-            for (step, tool), costs in runs.items()
-            for number, cost in enumerate(costs, 1)
+            {"size": size, **cost}
+            for size, measured in found.sizes.items()
+            for cost in _costs(measured)
         ],
-        "long_run": run.as_json() if run else None,
+        "long_run": found.long_run.as_json() if found.long_run else None,
+        "sites": [
+            {"blobs": count, "runs": _costs(site.costs), **site.as_json()}
+            for count, site in found.sites.items()
+        ],
         "targets": [
             {
                 "measure": v.measure,
@@ -244,13 +255,21 @@ def keep(
                 "limit": v.limit,
                 "ok": v.ok,
             }
-            for v in verdicts
+            for v in found.verdicts
         ],
     }
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"{now:%Y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(everything, indent=1) + "\n")
     print(f"\nkept in {path}")
+
+
+def _costs(measured: Measured) -> list[dict[str, object]]:
+    return [
+        {"step": step, "tool": tool, "repetition": number, **cost.as_json()}
+        for (step, tool), costs in measured.items()
+        for number, cost in enumerate(costs, 1)
+    ]
 
 
 def _lines(path: str) -> list[str]:

@@ -7,6 +7,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,14 @@ class Stage:
         known = json.loads((dataset / "states.json").read_text())
         self.states: dict[str, dict[str, Any]] = known["states"]
         self.statistics: dict[str, Any] = known["statistics"]
-        self.small = next_boundary(dataset / "grown.tail", SMALL)
+        self.known = known
         shutil.rmtree(site, ignore_errors=True)
         site.mkdir(parents=True)
+
+    @cached_property
+    def small(self) -> int:
+        """Where the small increment ends in the tail of the larger one."""
+        return next_boundary(self.dataset / "grown.tail", SMALL)
 
     def apply(self, state: str) -> None:
         """Bring Data.fs from the state before to this one; ``same`` touches nothing."""
@@ -66,6 +74,75 @@ class Stage:
     def verify(self, state: str, restored: Path) -> None:
         """Compare a restored Data.fs with the state that it should be."""
         compare(restored, self.states[state]["sha256"], state)
+
+
+class BlobStage(Stage):
+    """The folder of a site with a blob directory beside its Data.fs (see bench.uploads)."""
+
+    def __init__(self, dataset: Path, site: Path) -> None:
+        super().__init__(dataset, site)
+        self.blobs = site / "blobs"
+
+    def apply(self, state: str) -> None:
+        """Bring Data.fs and blobs from the state before to this one; ``same`` touches nothing."""
+        if state == "same":
+            return
+        if state == "packed":
+            self.replace(self.dataset / "packed.fs")
+            self.drop(self.known["dropped"])
+        else:
+            if state == "base":
+                shutil.rmtree(self.blobs, ignore_errors=True)
+                (self.blobs / "tmp").mkdir(parents=True)
+                self.replace(self.dataset / "base.fs")
+            else:
+                append(self.data, self.dataset / f"{state}.tail", 0, None)
+            shutil.copytree(self.dataset / f"{state}.blobs", self.blobs, dirs_exist_ok=True)
+        self.settle()
+
+    def drop(self, paths: Iterable[str]) -> None:
+        """Remove blobs as a pack does, and the folders that are empty without them."""
+        for path in paths:
+            (self.blobs / path).unlink()
+            with suppress(OSError):
+                for folder in Path(path).parents:
+                    (self.blobs / folder).rmdir()
+
+    def verify(self, state: str, restored: Path) -> None:
+        """Compare a restored Data.fs with the state that it should be, and the blobs with the site's."""
+        super().verify(state, restored)
+        if digest_of_blobs(restored.parent / "blobs") != digest_of_blobs(self.blobs):
+            raise CommandFailed(f"the blobs beside {restored} are not those of the site")
+
+    def describe(self) -> str:
+        """Say what the data is like."""
+        s, states = self.statistics, self.states
+        sizes = ", ".join(
+            f"{name} {state['blobs']} blobs (Data.fs {state['size'] / 1e6:.1f} MB)"
+            for name, state in states.items()
+        )
+        return (
+            f"{sizes}\nbase: {s['bytes'] / 1e6:.0f} MB of blobs in {s['minutes']} different minutes;"
+            f" blob bytes: median {s['blob_median']}, 90 % {s['blob_p90']}, 99 % {s['blob_p99']},"
+            f" largest {s['blob_max']}"
+        )
+
+
+def digest_of_blobs(blobs: Path) -> str:
+    """Give one digest of the paths and contents of all blobs below a blob directory."""
+    digest = hashlib.sha256()
+    for path in sorted(blob_files(blobs)):
+        with (blobs / path).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{content} {path}\n".encode())
+    return digest.hexdigest()
+
+
+def blob_files(blobs: Path) -> Iterator[str]:
+    """Give the paths of all blobs below a blob directory."""
+    for folder, _, names in os.walk(blobs):
+        below = os.path.relpath(folder, blobs)
+        yield from (f"{below}/{name}" for name in names if name.endswith(".blob"))
 
 
 def compare(restored: Path, expected: str, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -55,28 +55,40 @@ def middle(costs: list[Cost], field: str) -> float | None:
 
 def judge(runs: Runs) -> Iterator[Verdict]:
     """Compare the runs of one size with the targets; what was not measured is left out."""
-    for step, field, peer, limit in RATIOS:
+    yield from judge_ratios(runs, RATIOS)
+    nothing = middle(runs.get(("nothing changed", "perdure"), []), "wall")
+    if nothing is not None:
+        yield Verdict("nothing changed, wall", "", nothing, 0.45, "s")
+    yield from judge_memory(runs)
+
+
+def judge_ratios(runs: Runs, ratios: Iterable[tuple[str, str, str, float]]) -> Iterator[Verdict]:
+    """Compare Perdure with its peers: (step, field, peer, at most)."""
+    for step, field, peer, limit in ratios:
         own, other = (
             middle(runs.get((step, "perdure"), []), field),
             middle(runs.get((step, peer), []), field),
         )
         if own is not None and other:
             yield Verdict(f"{step}, {field}", peer, own / other, limit)
-    nothing = middle(runs.get(("nothing changed", "perdure"), []), "wall")
-    if nothing is not None:
-        yield Verdict("nothing changed, wall", "", nothing, 0.45, "s")
+
+
+def judge_memory(runs: Runs) -> Iterator[Verdict]:
+    """Compare the peak over all steps."""
     memory = [cost.rss for (_, tool), costs in runs.items() if tool == "perdure" for cost in costs]
     if memory:
         yield Verdict("peak memory", "", max(memory) / 1e6, 250, "MB")
 
 
-def judge_growth(sizes: Mapping[str, Runs]) -> Iterator[Verdict]:
+def judge_growth(
+    sizes: Mapping[str, Runs], increment: str = "small increment"
+) -> Iterator[Verdict]:
     """Compare an equal increment at the smallest and the largest size."""
     if len(sizes) < 2:
         return
     first, *_, last = (
-        middle(runs.get(("small increment", "perdure"), []), "wall") for runs in sizes.values()
+        middle(runs.get((increment, "perdure"), []), "wall") for runs in sizes.values()
     )
     if first and last:
         names = list(sizes)
-        yield Verdict("small increment, wall", f"the same at {names[0]}", last / first, 1.3)
+        yield Verdict(f"{increment}, wall", f"the same at {names[0]}", last / first, 1.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,11 @@ class Place:
     def data(self) -> Path:
         """The file to back up."""
         return self.site / "Data.fs"
+
+    @property
+    def blobs(self) -> Path:
+        """The blob directory beside it, if the site has one."""
+        return self.site / "blobs"
 
 
 def beside_python(name: str) -> list[str] | None:
@@ -77,10 +83,13 @@ class Tool:
         """Give the command that checks the repository, if the tool has it."""
         raise NotImplementedError
 
-    def backup(self, state: str) -> Cost:
-        """Back the site up, as it is in ``state``; ``added`` is what the repository grew by."""
+    def backup(self, state: str, under: Sequence[str] = ()) -> Cost:
+        """Back the site up, as it is in ``state``; ``added`` is what the repository grew by.
+
+        ``under`` is the beginning of a command that runs another.
+        """
         before = folder_size(self.place.repository)
-        cost, output = self.run(self.backup_command(state))
+        cost, output = self.run([*under, *self.backup_command(state)])
         self.remember(state, output)
         return replace(cost, added=folder_size(self.place.repository) - before)
 
@@ -138,7 +147,9 @@ class Perdure(Tool):
     def backup_command(self, state: str) -> list[str]:
         """``perdure backup``."""
         where = ["-r", str(self.place.repository)]
-        return [*self.program, "backup", "--json", "--filestorage", str(self.place.data), *where]
+        what = ["--filestorage", str(self.place.data)]
+        what += ["--blobs", str(self.place.blobs)] if self.place.blobs.exists() else []
+        return [*self.program, "backup", "--json", *what, *where]
 
     def remember(self, state: str, output: str) -> None:
         """A state is known by its last transaction."""
@@ -175,10 +186,10 @@ class Repozo(Tool):
         """Make the folder."""
         self.place.repository.mkdir()
 
-    def backup(self, state: str) -> Cost:
+    def backup(self, state: str, under: Sequence[str] = ()) -> Cost:
         """Wait for the next second, since repozo names its files by the second."""
         time.sleep(1.01 - time.time() % 1)
-        return super().backup(state)
+        return super().backup(state, under)
 
     def backup_command(self, state: str) -> list[str]:
         """``repozo -B``."""
@@ -221,6 +232,38 @@ class RepozoZip(Repozo):
     name = "repozo -z"
     options = ("-z",)
     slow = True
+
+
+class RepozoRsync(RepozoQuick):
+    """What most sites of many blobs do: repozo, then rsync with hard links to the copy before."""
+
+    name = "repozo + rsync"
+
+    @classmethod
+    def version(cls) -> str | None:
+        """The versions of both."""
+        both = (super().version(), first_line(["rsync", "--version"]))
+        return ", ".join(filter(None, both)) if all(both) else None
+
+    def backup_command(self, state: str) -> list[str]:
+        """``repozo -B -Q``, and ``rsync --link-dest``."""
+        copies = self._copies()
+        new = self.place.repository / f"blobs.{len(copies):04}"
+        link = [f"--link-dest={copies[-1]}"] if copies else []
+        rsync = ["rsync", "-a", "--delete", *link, f"{self.place.blobs}/", f"{new}/"]
+        return in_turn(super().backup_command(state), rsync)
+
+    def restore_command(self, state: str | None, target: Path) -> list[str]:
+        """``repozo -R``, and ``rsync`` of the newest copy (no other is asked for)."""
+        rsync = ["rsync", "-a", f"{self._copies()[-1]}/", f"{target / 'blobs'}/"]
+        return in_turn(super().restore_command(state, target), rsync)
+
+    def check_command(self, *, read_data: bool) -> list[str] | None:
+        """Nothing checks the copies."""
+        return None
+
+    def _copies(self) -> list[Path]:
+        return sorted(self.place.repository.glob("blobs.*"))
 
 
 class Restic(Tool):
@@ -318,6 +361,11 @@ class BorgSealed(Borg):
 
 
 TOOLS: tuple[type[Tool], ...] = (Perdure, Restic, Borg, BorgSealed, Repozo, RepozoQuick, RepozoZip)
+
+
+def in_turn(*commands: Sequence[str]) -> list[str]:
+    """Give one command that runs some, each if the one before succeeded."""
+    return ["sh", "-c", " && ".join(shlex.join(command) for command in commands)]
 
 
 def first_line(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:
