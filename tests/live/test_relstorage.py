@@ -20,7 +20,7 @@ from postgresql import PostgreSQL, postgresql
 from storage_site import StorageSite, contents_of, copied, current_of, opened
 from ZODB.blob import Blob
 from ZODB.FileStorage import FileStorage
-from ZODB.utils import u64
+from ZODB.utils import p64, u64
 
 from perdure.check import check
 from perdure.copy_into import copy_into
@@ -226,6 +226,12 @@ def test_blobs(site: StorageSite, database: Database, tmp_path: Path) -> None:
                 assert file.read() == content
         assert cut.blobs.open(BlobId(second.oid, second.tid + 1)) is None
     check_current(site, database, tmp_path)
+    folder = tmp_path / "out"
+    restored: Any = FileStorage(str(folder / "Data.fs"), blob_dir=str(folder / "blobstorage"))
+    for blob, content in blobs.items():
+        path = restored.loadBlob(p64(blob.oid), p64(blob.tid))
+        assert Path(path).read_bytes() == content
+    restored.close()
 
 
 def test_while_others_write(database: Database, tmp_path: Path) -> None:
@@ -288,7 +294,7 @@ def write(config: Path, number: int, folder: Path) -> None:
                     counter = connection.root().setdefault(name, PersistentMapping())
                     counter["count"] = count
                 manager.commit()
-            except ZODB.POSException.ConflictError:
+            except ZODB.POSException.POSError:
                 manager.abort()
             (folder / f"wrote{number}").touch()
             time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import time
@@ -15,11 +16,13 @@ import pytest
 import transaction
 import ZEO
 import ZODB
+from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from storage_site import StorageSite, contents_of, copied
 from ZEO.Exceptions import ServerException
 from ZODB.blob import Blob
 from ZODB.FileStorage import FileStorage
+from ZODB.POSException import POSError
 from ZODB.utils import u64
 
 from perdure.check import check
@@ -156,8 +159,7 @@ def test_while_others_write(server: Server, tmp_path: Path) -> None:
     for number in range(10):
         commit(db, f"key{number}", 100)
     notes = [tmp_path / f"notes{number}" for number in range(2)]
-    writer = str(Path(__file__).with_name("writer.py"))
-    command = [sys.executable, writer, server.address]
+    command = [sys.executable, __file__, server.address]
     writers = [
         subprocess.Popen([*command, str(number), str(path)]) for number, path in enumerate(notes)
     ]
@@ -199,3 +201,30 @@ def check_opens(data: bytes, path: Path) -> None:
             assert content["text"]
     assert u64(storage.lastTransaction()) == max(contents_of(storage))
     db.close()
+
+
+def write(address: str, number: int, notes: Path) -> None:
+    """Commit until told to stop, and note each tid that was confirmed."""
+    source = random.Random(number)
+    db: Any = ZEO.DB(address, wait_timeout=60)
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+    with notes.open("a") as file:
+        while not notes.with_name("stop").exists():
+            try:
+                manager.begin()
+                mine = connection.root().setdefault(f"writer{number}", OOBTree())
+                text = "".join(source.choices("abcdefgh", k=source.randint(1, 3000)))
+                mine[source.randint(0, 60)] = PersistentMapping(text=text)
+                manager.commit()
+                file.write(f"{db.storage.lastTransaction().hex()}\n")
+                file.flush()
+            except POSError:
+                manager.abort()
+            time.sleep(source.random() * 0.01)
+    connection.close()
+    db.close()
+
+
+if __name__ == "__main__":
+    write(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
