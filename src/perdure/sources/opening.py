@@ -132,7 +132,7 @@ def translated(
     except PerdureError:
         raise
     except Exception as error:  # noqa: BLE001 - each driver has a tree of its own
-        why = without_secrets(" ".join(f"{error}".split()) or "it says no more", zconfig)
+        why = " ".join(without_secrets(str(error), zconfig).split()) or "it says no more"
         raise kind(
             f"{describe(zconfig)} {what}: {type(error).__name__}: {why}",
             hint="is the server running, and does it let this user in from here? The configuration is that"
