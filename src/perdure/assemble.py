@@ -13,7 +13,7 @@ from perdure.history.in_directory import DirectoryHistory
 from perdure.history.rebuilding import rebuild
 from perdure.model import Observer, Tid
 from perdure.pool import Pool
-from perdure.sources.filestorage_writer import new_filestorage
+from perdure.sources.filestorage_writer import new_filestorage, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,13 @@ def assemble(
     with (
         closing(Pool()) as pool,
         new_filestorage(output.absolute(), pool, force=force) as new,
+        writing(new),
     ):
         rebuilt = rebuild(history, new, until, observer)
         if until is None:
             _check_size(directory.absolute(), rebuilt.size)
-        new.commit(fsindex.encode(rebuilt.revisions, rebuilt.size))
+        new.finish(fsindex.encode(rebuilt.revisions, rebuilt.size))
+        new.commit()
     index = output.with_name(f"{output.name}.index")
     return AssembleReport((output, index), rebuilt.cut, rebuilt.size)
 

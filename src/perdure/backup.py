@@ -12,6 +12,7 @@ from perdure.errors import DamageFound, UsageError
 from perdure.formats import golang, history, manifest
 from perdure.formats.manifest import INCOMPLETE, Manifest
 from perdure.formats.snapshot import Snapshot
+from perdure.history.blobs import MOST_WARNINGS
 from perdure.history.deciding import Earlier
 from perdure.history.folders import Folder, StoredFile
 from perdure.history.updating import Updated, Updating
@@ -22,8 +23,6 @@ from perdure.sources.protocol import Cut, Source
 
 Listed = tuple[SnapshotId, Snapshot]
 _ATTEMPTS = 3
-_NAMED = 20
-"""How many missing blobs are named in warnings; the snapshot knows all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +193,11 @@ def _warn(source: Source, cut: Cut, done: Updated, observer: Observer) -> None:
             f"{source.place} has blobs, and no blob directory is known: they are not in the snapshot."
             " Give it with --blobs, or say --no-blobs"
         )
-    for blob, why in list(done.blobs.missing.items())[:_NAMED]:
+    for blob, why in list(done.blobs.missing.items())[:MOST_WARNINGS]:
         observer.warning(f"{source.place}: blob {blob} {why}; it is not in the snapshot")
-    if len(done.blobs.missing) > _NAMED:
+    if len(done.blobs.missing) > MOST_WARNINGS:
         observer.warning(
-            f"{source.place}: {len(done.blobs.missing) - _NAMED} more blobs are missing"
+            f"{source.place}: {len(done.blobs.missing) - MOST_WARNINGS} more blobs are missing"
         )
     for concern in source.concerns():
         observer.warning(concern)

@@ -23,7 +23,12 @@ from perdure.repository import Repository
 from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
 from perdure.snapshots import names_of
 from perdure.sources.blobs import BlobDirectory
-from perdure.sources.filestorage_writer import NewFileStorage, StandingFiles, new_filestorage
+from perdure.sources.filestorage_writer import (
+    NewFileStorage,
+    StandingFiles,
+    new_filestorage,
+    writing,
+)
 from perdure.sources.tree_writer import TreeWriter
 
 
@@ -124,8 +129,12 @@ class _Restoring:
     def prepare(self) -> None:
         """Make everything whole beside what is there."""
         plan = self._plan
-        rebuilt = rebuild(plan.chosen.found.history, self._new, plan.chosen.until, self._observer)
-        _check_whole(rebuilt, plan)
+        with writing(self._new):
+            rebuilt = rebuild(
+                plan.chosen.found.history, self._new, plan.chosen.until, self._observer
+            )
+            _check_whole(rebuilt, plan)
+            self._new.finish(fsindex.encode(rebuilt.revisions, rebuilt.size))
         self._rebuilt = rebuilt
         self._blobs = _blobs(self._repository, plan, self._observer)
         if self._blobs is not None:
@@ -133,8 +142,8 @@ class _Restoring:
 
     def commit(self) -> None:
         """Put the database in its place."""
-        assert self._rebuilt is not None
-        self._new.commit(fsindex.encode(self._rebuilt.revisions, self._rebuilt.size))
+        with writing(self._new):
+            self._new.commit()
 
     def clear(self) -> Restored:
         """Remove what does not belong to the restored state."""
@@ -156,7 +165,9 @@ def _blobs(repository: Repository, plan: Planned, observer: Observer) -> Restori
     kept = plan.chosen.found.blobs
     if kept is None or plan.blobs is None:
         return None
-    return RestoringBlobs(repository, kept, plan.chosen.until, plan.blobs, observer)
+    return RestoringBlobs(
+        repository, kept, plan.chosen.until, plan.blobs, observer, alone=plan.alone
+    )
 
 
 def _restored(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -49,6 +49,8 @@ class Planned:
     chosen: Chosen
     path: Path
     blobs: Path | None
+    alone: bool = True
+    """No other source of the snapshot has blobs in that directory."""
 
     @property
     def record(self) -> SourceRecord:
@@ -87,7 +89,10 @@ def plan_restore(repository: Repository, wanted: Wanted, target: Path | None) ->
         return []
     chosen = choose(repository, wanted)
     labels = _labels([each.found.record for each in chosen])
-    plans = [_planned(each, target, label) for each, label in zip(chosen, labels, strict=True)]
+    plans = [
+        replace(_planned(each, target, label), alone=_alone(repository, each))
+        for each, label in zip(chosen, labels, strict=True)
+    ]
     for number, plan in enumerate(plans):
         if any(plan.path == other.path for other in plans[:number]):
             raise UsageError(
@@ -97,15 +102,16 @@ def plan_restore(repository: Repository, wanted: Wanted, target: Path | None) ->
 
 
 def foreign(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot] | None:
-    """Give the snapshot that is meant, if another program wrote it."""
+    """Give the snapshot that is meant, if another program wrote it: for ``latest``, if it wrote all."""
     if wanted.at is not None or wanted.source is not None:
         return None
-    if wanted.snapshot == LATEST:
-        snapshots = list(select(repository, wanted.hostname, wanted.tags))
-        chosen = snapshots[-1] if snapshots else None
-    else:
+    if wanted.snapshot != LATEST:
         chosen = repository.find_snapshot(wanted.snapshot)
-    return chosen if chosen and read_manifest(repository, chosen[1]) is None else None
+        return chosen if read_manifest(repository, chosen[1]) is None else None
+    snapshots = list(select(repository, wanted.hostname, wanted.tags))
+    if any(read_manifest(repository, snapshot) for _, snapshot in reversed(snapshots)):
+        return None  # the latest is the latest of a site
+    return snapshots[-1] if snapshots else None
 
 
 def _named(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot]:
@@ -163,13 +169,29 @@ def _planned(chosen: Chosen, target: Path | None, label: str) -> Planned:
                 f"{record.name} is no FileStorage, and cannot be restored in place",
                 hint="restore it into a folder with --to, or into a storage with --into",
             )
+        if place is None and record.blobs and record.blobs.count:
+            raise UsageError(
+                f"where {record.name} had its blobs is not known, so it cannot be restored in place",
+                hint="restore it into a folder with --to",
+            )
         return Planned(chosen, _absolute(record.path), _absolute(place) if place else None)
     folder = target / label if label else target
+    name = blobs = ""
     if record.kind == "filestorage":
         name, blobs = _file_name(record.path), _file_name(place) if place else ""
-    else:
-        name, blobs = _DATABASE, _BLOBS if place else ""
-    return Planned(chosen, folder / name, folder / blobs if blobs else None)
+    name = name or _DATABASE
+    if not blobs or blobs.lstrip(".").startswith(name):
+        blobs = _BLOBS
+    has_blobs = place is not None or (record.blobs is not None and record.blobs.count)
+    return Planned(chosen, folder / name, folder / blobs if has_blobs else None)
+
+
+def _alone(repository: Repository, chosen: Chosen) -> bool:
+    """Whether no other source that the snapshot knows has its blobs in the same directory."""
+    found = chosen.found
+    known = read_manifest(repository, found.snapshot)
+    places = [each.blobs.place for each in (known.sources if known else ()) if each.blobs]
+    return found.record.blobs is None or places.count(found.record.blobs.place) <= 1
 
 
 def _absolute(path: str) -> Path:

@@ -9,7 +9,7 @@ from perdure.errors import UsageError
 from perdure.formats.snapshot import Snapshot
 from perdure.model import SnapshotId
 from perdure.repository import Repository
-from perdure.snapshots import read_manifest, select
+from perdure.snapshots import is_named, read_manifest, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ def selected(repository: Repository, selection: Selection) -> Iterator[tuple[Sna
         yield from {name: repository.find_snapshot(name) for name in selection.snapshots}.values()
         return
     for name, snapshot in select(repository, selection.host, selection.tags):
-        if selection.source is None or selection.source in _sources(repository, snapshot):
+        if selection.source is None or _has(repository, snapshot, selection.source):
             yield name, snapshot
 
 
-def _sources(repository: Repository, snapshot: Snapshot) -> set[str]:
+def _has(repository: Repository, snapshot: Snapshot, source: str) -> bool:
     known = read_manifest(repository, snapshot)
-    return {record.name for record in known.sources} if known else set()
+    return any(is_named(record, source) for record in known.sources) if known else False

@@ -11,7 +11,7 @@ from perdure.errors import RepositoryDamaged
 from perdure.formats import manifest
 from perdure.formats.manifest import Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
-from perdure.history.blobs import BlobFolder, EarlierBlobs
+from perdure.history.blobs import BlobFolder, SnapshotBlobs
 from perdure.history.folders import Folder
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import ChunkKind, SnapshotId, Tid
@@ -56,7 +56,7 @@ class Found:
     snapshot: Snapshot
     record: SourceRecord
     history: RepositoryHistory
-    blobs: EarlierBlobs | None = None
+    blobs: SnapshotBlobs | None = None
 
 
 def list_snapshots(
@@ -142,7 +142,7 @@ def found_in(
         folder = Folder(repository, PurePosixPath("/", record.blobs.tree), None)
         if record.blobs.tree in root:
             folder = root.folder(record.blobs.tree)
-        kept = EarlierBlobs(record.blobs, BlobFolder(folder))
+        kept = SnapshotBlobs(record.blobs, BlobFolder(folder))
     return Found(identity, snapshot, record, history_of(repository, snapshot, record), kept)
 
 

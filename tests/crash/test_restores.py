@@ -241,7 +241,7 @@ def test_what_fails_before_its_end_is_gone_on_with(
     target = tmp_path / "target"
     give_old(target)
 
-    def fail(new: Any, index: Any) -> None:
+    def fail(new: Any) -> None:
         raise StoreError("stopped before the end")
 
     monkeypatch.setattr(filestorage_writer.NewFileStorage, "commit", fail)
@@ -257,7 +257,7 @@ def test_what_fails_before_its_end_is_gone_on_with(
         raise AssertionError("what is there already is written again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", never)
+        patch.setattr(filestorage_writer.NewFileStorage, "write", never)
         request = RestoreRequest(target, force=True)
         [restored] = restore(site.repository, request, SilentObserver())
         assert (restored.kept, assert_whole(target, had_old=True)) == (len(NEW), "new")

@@ -184,7 +184,7 @@ def _planned(plan: Planned) -> str:
     blobs = f" and {plan.blobs}" if plan.blobs else ""
     return (
         f"{plan.path}{blobs} as at {messages.cut(plan.cut)} UTC (tid {plan.cut}),"
-        f" from snapshot {found.id[:8]}"
+        f" from snapshot {found.id[:8]} of host {found.snapshot.hostname}"
     )
 
 
@@ -207,7 +207,7 @@ def _ask(output: Output, plans: Sequence[str], *, yes: bool) -> None:
 def _show(output: Output, restored: Sequence[Restored], dry_run: bool, seconds: float) -> None:
     for each in restored:
         output.line(_spoken(each, dry_run))
-        output.detail(f"  because {each.reason}")
+        (output.line if dry_run else output.detail)(f"  because {each.reason}")
     if len(restored) > 1:
         output.line(f"{len(restored)} sources, {messages.seconds(seconds)}")
     values = {
@@ -222,8 +222,9 @@ def _spoken(each: Restored, dry_run: bool) -> str:
     verb = "would restore" if dry_run else "restored"
     cut = f" to {messages.cut(each.cut)} UTC (tid {each.cut})" if each.cut.value else ""
     kept = f", {messages.size(each.kept)} of it there already" if each.kept else ""
+    name = f"{messages.printable(each.database)}: " if each.database else ""
     text = (
-        f"{verb} {messages.printable(str(each.files[0]))} ({messages.size(each.size)}{kept}){cut}"
+        f"{verb} {name}{messages.printable(str(each.files[0]))} ({messages.size(each.size)}{kept}){cut}"
         f" from snapshot {each.snapshot_id[:8]}"
     )
     blobs = each.blobs

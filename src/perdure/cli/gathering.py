@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +124,9 @@ class Gathering:
         from perdure.sources.filestorage import FileStorageSource
 
         return FileStorageSource(
-            Path(text("path", str(path.absolute()))),
+            Path(text("path", os.path.abspath(path))),
             text("name", name) if name else None,
-            blobs=blobs,
+            blobs=Path(text("path", os.path.abspath(blobs))) if blobs else None,
             without_blobs=self._without_blobs,
             database=database,
         )

@@ -35,6 +35,7 @@ FILE_SUFFIX = ".blob"
 CHUNK_SIZE = 2 << 20
 """Bytes of a blob in a chunk; the last one has the rest."""
 
+_DIGITS = re.compile("[0-9a-f]{1,16}")
 _NAME = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{16})\.blob")
 
 
@@ -44,6 +45,17 @@ def path_in_directory(blob: BlobId, layout: str) -> str:
     pairs = [f"0x{digits[place : place + 2]}" for place in range(0, 16, 2)]
     folder = "/".join(pairs) if layout == BUSHY else f"0x{_without_zeros(digits)}"
     return f"{folder}/0x{_without_zeros(f'{blob.tid:016x}')}.blob"
+
+
+def blob_at(path: str, layout: str) -> BlobId | None:
+    """Say which blob has its file at a path below a blob directory; None where none would have it."""
+    folders, _, name = path.rpartition("/")
+    digits = folders.replace("/", "").replace("0x", "")
+    tid = name.removeprefix("0x").removesuffix(FILE_SUFFIX)
+    if not (_DIGITS.fullmatch(digits) and _DIGITS.fullmatch(tid)):
+        return None
+    blob = BlobId(int(digits, 16), int(tid, 16))
+    return blob if path_in_directory(blob, layout) == path else None
 
 
 def _without_zeros(digits: str) -> str:

@@ -30,7 +30,8 @@ fields refused, ending with a line feed.
     none was known), ``tree``: the folder of the snapshot that holds them (formats/blobs.py), ``count`` and
     ``size`` (bytes) of all that are there, ``missing``: oid and tid of those whose file was nowhere,
     ``layout``: how the directory was arranged (``bushy`` or ``lawn``; null where that is not known),
-    ``unseen``: whether there are blobs whose files were not looked for, since no directory was known.
+    ``unseen``: whether there may be blobs of which nothing is known: no directory was known to look for
+    their files in, or a repository lost whole folders of them.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from perdure.model import BlobId, ChunkId, ChunkKind, Observer, Tid
 from perdure.repository import Writer
 from perdure.sources.protocol import Blobs
 
+MOST_WARNINGS = 20
+"""How many blobs are spoken of one by one."""
 _IN_WORK = 256
 """How many blobs may be on their way into the repository."""
 
@@ -48,6 +50,13 @@ class BlobFolder:
         for name in folders_in_snapshot(blob):
             folder = folder.folder(name)
         folder.put(name_in_snapshot(blob), file)
+
+    def remove(self, blob: BlobId) -> None:
+        """Take a blob out."""
+        folder = self.folder
+        for name in folders_in_snapshot(blob):
+            folder = folder.folder(name)
+        folder.remove(name_in_snapshot(blob))
 
     def files(self, until: Tid | None = None) -> Iterator[tuple[BlobId, StoredFile]]:
         """Give the blobs of all transactions up to ``until``, by the minute. Raises DamageFound."""
@@ -97,8 +106,8 @@ class FoundBlobs:
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierBlobs:
-    """What the last snapshot has of a source's blobs."""
+class SnapshotBlobs:
+    """What a snapshot has of a source's blobs."""
 
     record: BlobsRecord
     folder: BlobFolder
@@ -107,7 +116,7 @@ class EarlierBlobs:
 def keep_blobs(
     blobs: Blobs,
     found: FoundBlobs,
-    earlier: EarlierBlobs | None,
+    earlier: SnapshotBlobs | None,
     target: BlobFolder,
     writer: Writer,
     observer: Observer,
@@ -130,14 +139,15 @@ def keep_blobs(
     if blobs.place is not None:
         keeper.keep_all(certain, uncertain)
     kept = keeper.kept
+    seen = blobs.place is not None
     record = BlobsRecord(
-        place=blobs.place,
-        tree=str(target.folder.path.name),
+        place=blobs.place if seen or base is None else base.place,
+        tree=target.folder.path.name,
         count=kept.count + (base.count if base else 0),
         size=kept.size + (base.size if base else 0),
         missing=tuple((blob.oid, Tid(blob.tid)) for blob in sorted(kept.missing)),
-        layout=blobs.layout,
-        unseen=blobs.place is None and bool(certain or (base and base.unseen)),
+        layout=blobs.layout if seen or base is None else base.layout,
+        unseen=not seen and bool(certain or (base and base.unseen)),
     )
     return target, record, kept
 
@@ -157,6 +167,7 @@ class _Keeper:
         self._writer, self._observer, self._verify = writer, observer, verify
         self._pending: deque[tuple[BlobId, list[Future[ChunkId]], int, StoredFile | None]] = deque()
         self.kept = KeptBlobs()
+        self._warnings = 0
 
     def keep_all(self, certain: AbstractSet[BlobId], uncertain: AbstractSet[BlobId]) -> None:
         """Enter blobs, in the order of their transactions."""
@@ -172,7 +183,8 @@ class _Keeper:
         if have is not None and not self._verify:
             return
         known = have or self._known(blob)
-        if known is not None and not self._verify and self._target.whole(known):
+        whole = known is not None and self._target.whole(known)
+        if known is not None and whole and not self._verify:
             self._enter(blob, known)
             return
         try:
@@ -180,6 +192,7 @@ class _Keeper:
             if file is not None:
                 with closing(file):
                     self._read(blob, file, known)
+                self.kept.new += not whole
                 return
         except OSError as error:
             self._lacking(blob, known, f"cannot be read: {error.strerror}")
@@ -200,7 +213,7 @@ class _Keeper:
             blob, chunks, size, known = self._pending.popleft()
             file = StoredFile(tuple(chunk.result() for chunk in chunks), size)
             if known is not None and known != file:
-                self._observer.warning(f"blob {blob} has changed since it was stored")
+                self._warn(f"blob {blob} has changed since it was stored")
             self._enter(blob, file)
 
     def _read(self, blob: BlobId, file: BinaryIO, known: StoredFile | None) -> None:
@@ -209,19 +222,30 @@ class _Keeper:
             chunks.append(self._writer.add(ChunkKind.DATA, data))
             size += len(data)
         self.kept.bytes_read += size
-        self.kept.new += known is None
         self._pending.append((blob, chunks, size, known))
         self._settle(_IN_WORK)
 
     def _lacking(self, blob: BlobId, known: StoredFile | None, why: str) -> None:
         if known is not None and self._target.whole(known):
-            self._observer.warning(f"blob {blob} {why}; it stays as it was stored before")
+            self._warn(f"blob {blob} {why}; it stays as it was stored before")
             self._enter(blob, known)
-        else:
-            self.kept.missing[blob] = why
+            return
+        if self._target.find(blob) is not None and known is not None:
+            self._target.remove(blob)
+            self.kept.count -= 1
+            self.kept.size -= known.size
+        self.kept.missing[blob] = why
 
     def _enter(self, blob: BlobId, file: StoredFile) -> None:
-        if self._target.find(blob) is None:
-            self.kept.count += 1
-            self.kept.size += file.size
+        have = self._target.find(blob)
+        self.kept.count += have is None
+        self.kept.size += file.size - (have.size if have is not None else 0)
         self._target.put(blob, file)
+
+    def _warn(self, message: str) -> None:
+        """Warn, but not thousands of times: of a directory that is not mounted, every blob is gone."""
+        self._warnings += 1
+        if self._warnings <= MOST_WARNINGS:
+            self._observer.warning(message)
+        elif self._warnings == MOST_WARNINGS + 1:
+            self._observer.warning("more blobs are so; is the blob directory mounted?")

@@ -16,7 +16,7 @@ import msgspec
 from perdure.errors import DamageFound, SourceDamaged
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Proof, SourceRecord
-from perdure.history.blobs import EarlierBlobs, FoundBlobs
+from perdure.history.blobs import FoundBlobs, SnapshotBlobs
 from perdure.history.in_repository import RepositoryHistory
 from perdure.history.past import HistoryPast
 from perdure.model import Observer
@@ -61,7 +61,7 @@ class Earlier:
 
     record: SourceRecord
     history: RepositoryHistory
-    blobs: EarlierBlobs | None = None
+    blobs: SnapshotBlobs | None = None
 
     def states(self) -> list[PieceState]:
         """Describe the layouts for a plan. Raises DamageFound.
@@ -152,7 +152,8 @@ def _read_again(history: RepositoryHistory, plan: HistoryPlan, end: int) -> Iter
 def _lacks_blobs(earlier: Earlier, blobs: Blobs) -> bool:
     if earlier.blobs is None:
         return True
-    return blobs.place is not None and earlier.blobs.record.unseen
+    record = earlier.blobs.record
+    return blobs.place is not None and (record.unseen or record.place is None)
 
 
 def unchanged(earlier: Earlier, identity: SourceRecord, plan: HistoryPlan) -> Advance:

@@ -12,7 +12,7 @@ from perdure.errors import DamageFound
 from perdure.formats import blobs
 from perdure.formats.history import LAYOUTS, LayoutName
 from perdure.formats.manifest import REPAIRED, SourceRecord
-from perdure.history.blobs import BlobFolder, EarlierBlobs, blobs_directly_in
+from perdure.history.blobs import BlobFolder, SnapshotBlobs, blobs_directly_in
 from perdure.history.folders import Folder, StoredFile
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import NO_TID, BlobId, Tid
@@ -133,8 +133,8 @@ def lost_blobs(lost: Collection[str]) -> Iterator[str]:
 
 
 def surviving_blobs(
-    repository: Repository, kept: EarlierBlobs, lost: Collection[str], until: Tid | None
-) -> EarlierBlobs:
+    repository: Repository, kept: SnapshotBlobs, lost: Collection[str], until: Tid | None
+) -> SnapshotBlobs:
     """Make a folder of the blobs, of transactions up to ``until``, that are not lost."""
     if not lost and until is None:
         return kept
@@ -149,8 +149,10 @@ def surviving_blobs(
         else:
             folder.put(blob, file)
             count, size = count + 1, size + file.size
+    whole_folders = any(not path.endswith(blobs.FILE_SUFFIX) for path in lost)
     record = msgspec.structs.replace(
         kept.record,
+        unseen=kept.record.unseen or whole_folders,  # so that the next backup looks for all
         count=count,
         size=size,
         missing=tuple(
@@ -159,7 +161,7 @@ def surviving_blobs(
             if until is None or blob.tid <= until.value
         ),
     )
-    return EarlierBlobs(record, folder)
+    return SnapshotBlobs(record, folder)
 
 
 def _readable(folder: Folder, until: Tid | None) -> Iterator[tuple[BlobId, StoredFile]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perdure.errors import StoreError
-from perdure.history.blobs import EarlierBlobs
+from perdure.errors import RepositoryDamaged, StoreError
+from perdure.history.blobs import SnapshotBlobs
 from perdure.history.folders import StoredFile
 from perdure.model import BlobId, ChunkKind, Observer, Tid
 from perdure.repository import Repository
@@ -29,77 +30,104 @@ class BlobsRestored:
 
 
 class RestoringBlobs:
-    """The blobs of a snapshot, up to a transaction, on their way into a directory."""
+    """The blobs of a snapshot, up to a transaction, on their way into a directory.
+
+    ``alone``: nothing else has blobs there. A blob that the snapshot lacks, and that is there, stays.
+    """
 
     def __init__(
         self,
         repository: Repository,
-        kept: EarlierBlobs,
+        kept: SnapshotBlobs,
         until: Tid | None,
         path: Path,
         observer: Observer,
+        *,
+        alone: bool,
     ) -> None:
         self._repository, self._observer = repository, observer
-        facts = kept.record
-        self._folder, self._until = kept.folder, until
-        self._target = BlobTarget(path, facts.layout)
-        self._all: set[BlobId] = set()
-        self._missing = [
+        self._folder, self._until, self._facts = kept.folder, until, kept.record
+        self._target = BlobTarget(path, kept.record.layout)
+        self._missing = {
             BlobId(oid, tid.value)
-            for oid, tid in facts.missing
-            if self._until is None or tid <= self._until
-        ]
-        self._result = BlobsRestored(missing=len(self._missing))
-        self._expected = facts.count
-
-    def lacking(self) -> Iterator[tuple[BlobId, StoredFile]]:
-        """Give the blobs that are not there, or not right."""
-        for blob, file in self._folder.files(self._until):
-            self._all.add(blob)
-            stands = self._target.stands(blob, file.chunks, file.size)
-            self._result = replace(
-                self._result,
-                count=self._result.count + 1,
-                size=self._result.size + file.size,
-                kept=self._result.kept + stands,
-            )
-            self._observer.progress("blobs", len(self._all), max(self._expected, len(self._all)))
-            if not stands:
-                yield blob, file
+            for oid, tid in kept.record.missing
+            if until is None or tid <= until
+        }
+        self._tidies = alone and not kept.record.unseen
+        self._wanted: set[BlobId] = set(self._missing)
+        self._result = BlobsRestored()
 
     def write(self) -> None:
-        """Write what is lacking, durably."""
-        try:
+        """Write what is lacking, durably. Raises DamageFound, StoreError."""
+        with self._translated():
             self._target.begin()
-            wanted = list(self.lacking())
+            standing, lacking = self._compare()
             contents = self._repository.load_many(
-                ChunkKind.DATA, (chunk for _, file in wanted for chunk in file.chunks)
+                ChunkKind.DATA, (chunk for _, file in lacking for chunk in file.chunks)
             )
-            for number, (blob, file) in enumerate(wanted):
+            for number, (blob, file) in enumerate(lacking):
                 self._target.write(blob, (next(contents) for _ in file.chunks))
-                self._observer.progress("write blobs", number + 1, len(wanted))
+                self._observer.progress("write blobs", number + 1, len(lacking))
+            for blob in standing:
+                self._target.mend(blob)
             self._target.settle()
-        except OSError as error:
-            raise StoreError(
-                f"{error.filename or self._target.path} cannot be written: {error.strerror}",
-                hint="make room, or give a directory that this user may write to; what is there by"
-                " now is used when you restore again",
-            ) from error
-        for blob in self._missing[:_NAMED]:
-            self._observer.warning(
-                f"blob {blob} is missing from the snapshot: its file was nowhere when it was made"
-            )
+        self._warn_of_missing()
 
     def clear(self) -> BlobsRestored:
-        """Remove the blobs that the restored database does not have."""
-        removed = 0
-        for stray in list(self._target.strays(self._all)):
-            self._target.remove(stray)
-            removed += 1
-        return replace(self._result, removed=removed)
+        """Remove the blobs that the restored database does not have. Raises StoreError."""
+        with self._translated():
+            strays = self._strays()
+            for stray in strays:
+                self._target.remove(stray)
+        return replace(self._result, removed=len(strays))
 
     def survey(self) -> BlobsRestored:
         """Say what would be done."""
-        for _ in self.lacking():
-            pass
-        return replace(self._result, removed=sum(1 for _ in self._target.strays(self._all)))
+        self._compare()
+        return replace(self._result, removed=len(self._strays()))
+
+    def _compare(self) -> tuple[list[BlobId], list[tuple[BlobId, StoredFile]]]:
+        """Say which blobs stand in the directory, and which are lacking there."""
+        standing: list[BlobId] = []
+        lacking: list[tuple[BlobId, StoredFile]] = []
+        size = 0
+        for blob, file in self._folder.files(self._until):
+            if self._target.stands(blob, file.chunks, file.size):
+                standing.append(blob)
+            else:
+                lacking.append((blob, file))
+            self._wanted.add(blob)
+            size += file.size
+            done = len(standing) + len(lacking)
+            self._observer.progress("blobs", done, max(self._facts.count, done))
+        count = len(standing) + len(lacking)
+        if self._until is None and count != self._facts.count:
+            raise RepositoryDamaged(
+                f"{self._folder.folder.path} of the snapshot has {count} blobs, not {self._facts.count}"
+            )
+        missing = sum(not self._target.there(blob) for blob in self._missing)
+        self._result = BlobsRestored(count, size, kept=len(standing), missing=missing)
+        return standing, lacking
+
+    def _strays(self) -> list[Path]:
+        return list(self._target.strays(self._wanted)) if self._tidies else []
+
+    def _warn_of_missing(self) -> None:
+        lost = sorted(blob for blob in self._missing if not self._target.there(blob))
+        for blob in lost[:_NAMED]:
+            self._observer.warning(
+                f"blob {blob} is missing: its file could not be read when the snapshot was made"
+            )
+        if len(lost) > _NAMED:
+            self._observer.warning(f"{len(lost) - _NAMED} more blobs are missing")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or self._target.path} cannot be written: {error.strerror}",
+                hint="make room, or let this user write there; what is there by now is used when you"
+                " restore again",
+            ) from error

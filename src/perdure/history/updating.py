@@ -129,7 +129,8 @@ def _identity(source: Source, tree: str) -> SourceRecord:
 
 def _with_blobs(record: SourceRecord, facts: BlobsRecord | None) -> SourceRecord:
     status = record.status
-    if status != REPAIRED:
-        lacking = facts is not None and (facts.missing or facts.unseen)
-        status = INCOMPLETE if lacking else COMPLETE
+    if facts is not None and (facts.missing or facts.unseen):
+        status = INCOMPLETE
+    elif status != REPAIRED:
+        status = COMPLETE
     return msgspec.structs.replace(record, blobs=facts, status=status)

@@ -16,17 +16,18 @@ from perdure.errors import StoreError, UsageError
 from perdure.formats.blobs import (
     BUSHY,
     CHUNK_SIZE,
-    FILE_SUFFIX,
     LAYOUT_FILE,
     LAYOUTS,
     TEMPORARY,
+    blob_at,
     path_in_directory,
 )
 from perdure.model import BlobId, ChunkId
 from perdure.sources.blobs import blob_layout
-from perdure.sources.filestorage_writer import make_directory, sync_directory
+from perdure.sources.durable import give, make_directory, owner_for, sync_directory, write_new
 
 _MODE = 0o444
+_PART = "perdure-{}.part"
 
 
 class BlobTarget:
@@ -34,9 +35,9 @@ class BlobTarget:
 
     def __init__(self, path: Path, layout: str | None) -> None:
         self.path = path
-        self._layout = _layout_of(path, layout or BUSHY)
-        self._owner = _owner(path)
-        self._written: set[Path] = set()
+        self._layout = _layout_of(path, layout if layout in LAYOUTS else BUSHY)
+        self._owner = owner_for(path)
+        self._made: set[Path] = set()
 
     def stands(self, blob: BlobId, chunks: Sequence[ChunkId], size: int) -> bool:
         """Tell whether a blob's file is there with the right content."""
@@ -44,43 +45,44 @@ class BlobTarget:
             with open(self._place(blob), "rb") as file:
                 if os.fstat(file.fileno()).st_size != size:
                     return False
-                found = [
-                    hashlib.sha256(data).digest()
-                    for data in iter(lambda: file.read(CHUNK_SIZE), b"")
-                ]
+                blocks = iter(lambda: file.read(CHUNK_SIZE), b"")
+                found = [hashlib.sha256(block).digest() for block in blocks]
         except OSError:
             return False
         return found == list(chunks)
 
+    def there(self, blob: BlobId) -> bool:
+        """Tell whether a blob has a file at all."""
+        return self._place(blob).is_file()
+
     def begin(self) -> None:
-        """Make the directory what ZODB knows as one. Raises OSError."""
-        make_directory(self.path)
-        for folder in (self.path, self.path / TEMPORARY):
-            if not folder.is_dir():
-                folder.mkdir()
-                self._own(folder)
+        """Make the directory what ZODB knows as one, without what a killed restore left. Raises OSError."""
+        temporary = self.path / TEMPORARY
+        make_directory(temporary, self._owner)
+        for part in temporary.glob(_PART.format("*")):
+            part.unlink()
         marker = self.path / LAYOUT_FILE
         if not marker.exists():
-            marker.write_text(self._layout)
-            self._own(marker)
+            part = temporary / _PART.format("layout")
+            self._dress(write_new(part, [self._layout.encode()]), 0o644)
+            os.rename(part, marker)
 
     def write(self, blob: BlobId, content: Iterable[bytes]) -> None:
         """Write the file of a blob. Raises OSError."""
         place = self._place(blob)
-        part = self.path / TEMPORARY / f"perdure-{blob.oid:016x}.{blob.tid:016x}.part"
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            for data in content:
-                _write_all(descriptor, data)
-            os.fchmod(descriptor, _MODE)
-            if self._owner:
-                os.fchown(descriptor, *self._owner)
-        finally:
-            os.close(descriptor)
+        part = self.path / TEMPORARY / _PART.format(f"{blob.oid:016x}.{blob.tid:016x}")
+        self._dress(write_new(part, content), _MODE)
         self._make_folders(place.parent)
         os.rename(part, place)
-        self._written.add(place.parent)
+
+    def mend(self, blob: BlobId) -> None:
+        """Give a file that stands the mode and owner that it should have. Raises OSError."""
+        place = self._place(blob)
+        status = place.stat()
+        if status.st_mode & 0o777 != _MODE:
+            place.chmod(_MODE)
+        if self._owner and (status.st_uid, status.st_gid) != self._owner:
+            give(place, self._owner)
 
     def settle(self) -> None:
         """Make everything durable that was written. Raises OSError."""
@@ -90,20 +92,19 @@ class BlobTarget:
             sync_directory(self.path)
 
     def strays(self, wanted: Collection[BlobId]) -> Iterator[Path]:
-        """Give the files of blobs that are not wanted."""
+        """Give the files of blobs that are not wanted; what is no blob of this directory is left alone."""
         places = {path_in_directory(blob, self._layout) for blob in wanted}
-        for folder, folders, files in os.walk(self.path):
-            if Path(folder) == self.path and TEMPORARY in folders:
-                folders.remove(TEMPORARY)
+        for folder, _, files in os.walk(self.path):
             below = os.path.relpath(folder, self.path)
             for name in files:
-                if name.endswith(FILE_SUFFIX) and f"{below}/{name}" not in places:
+                path = f"{below}/{name}"
+                if path not in places and blob_at(path, self._layout):
                     yield Path(folder, name)
 
     def remove(self, stray: Path) -> None:
-        """Remove a file that `strays` gave, and the folders that are empty without it."""
+        """Remove a file that `strays` gave, and the folders that are empty without it. Raises OSError."""
         stray.unlink(missing_ok=True)
-        with suppress(OSError):
+        with suppress(OSError):  # not empty
             for folder in stray.parents:
                 if folder == self.path:
                     break
@@ -113,25 +114,21 @@ class BlobTarget:
         return self.path / path_in_directory(blob, self._layout)
 
     def _make_folders(self, folder: Path) -> None:
-        if folder in self._written or folder.is_dir():
+        if folder in self._made:
             return
-        self._make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
-        self._own(folder)
+        if not folder.is_dir():
+            self._make_folders(folder.parent)
+            folder.mkdir(exist_ok=True)
+            give(folder, self._owner)
+        self._made.add(folder)
 
-    def _own(self, path: Path) -> None:
-        """Give to the owner of the directory what root makes in it."""
-        if self._owner:
-            os.chown(path, *self._owner)
-
-
-def _owner(path: Path) -> tuple[int, int] | None:
-    """Say to whom files belong that root writes: to the owner of the nearest folder there is."""
-    if os.geteuid() != 0:
-        return None
-    folder = next(each for each in (path, *path.parents) if each.exists())
-    status = folder.stat()
-    return status.st_uid, status.st_gid
+    def _dress(self, descriptor: int, mode: int) -> None:
+        try:
+            os.fchmod(descriptor, mode)
+            if self._owner:
+                os.fchown(descriptor, *self._owner)
+        finally:
+            os.close(descriptor)
 
 
 def _layout_of(path: Path, otherwise: str) -> str:
@@ -147,9 +144,3 @@ def _layout_of(path: Path, otherwise: str) -> str:
             hint="restore into another directory",
         )
     return layout
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
