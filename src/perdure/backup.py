@@ -15,7 +15,7 @@ from perdure.formats.snapshot import Snapshot
 from perdure.history.blobs import MOST_WARNINGS
 from perdure.history.deciding import Earlier
 from perdure.history.folders import Folder, StoredFile
-from perdure.history.updating import Updated, Updating
+from perdure.history.updating import Updated, Updating, note_whole
 from perdure.model import ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Lock, Repository, Writer
 from perdure.snapshots import sources_in
@@ -123,6 +123,9 @@ def backup(
                 tags=request.tags,
                 program_version=request.program_version,
             )
+            writer.flush()
+            if not request.dry_run:
+                note_whole(repository, done)
             snapshot_id = writer.commit(snapshot)
         return BackupReport(
             snapshot_id=None if request.dry_run else snapshot_id,
@@ -147,6 +150,9 @@ class _Run:
     ) -> None:
         self._repository, self._writer = repository, writer
         self._snapshots, self._request, self._observer = snapshots, request, observer
+        self._updating = Updating(
+            repository, writer, observer, request.hostname, verify=request.verify_source
+        )
 
     def read(self, sources: Sequence[Source], trees: Sequence[str]) -> list[Updated]:
         """Read the sources, all at cuts taken together before the first is read.
@@ -176,9 +182,7 @@ class _Run:
         def earlier() -> Earlier | None:
             return _earlier(self._repository, source.name, self._snapshots, self._observer)
 
-        verify = self._request.verify_source
-        updating = Updating(self._repository, self._writer, self._observer, verify=verify)
-        return updating.update(source, cut, tree, earlier)
+        return self._updating.update(source, cut, tree, earlier)
 
 
 def _warn(source: Source, cut: Cut, done: Updated, observer: Observer) -> None:
@@ -217,7 +221,7 @@ def _earlier(
             observer.warning(f"{error}; what snapshot {listed[0][:8]} has is not built upon")
             continue
         if found is not None:
-            return Earlier(found.record, found.history, found.blobs)
+            return Earlier(found.record, found.history, found.blobs, found.snapshot.hostname)
     return None
 
 

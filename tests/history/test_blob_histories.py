@@ -237,8 +237,9 @@ def test_verify_source_takes_anew_what_has_changed(
     assert blobs_in(tmp_path / "out/blobs", storage.layout) == storage.contents()
 
 
+@pytest.mark.parametrize("verify", [False, True])
 def test_what_the_repository_lost_is_stored_again(
-    site: BlobSite, storage: BlobStorage, tmp_path: Path
+    site: BlobSite, storage: BlobStorage, tmp_path: Path, verify: bool
 ) -> None:
     storage.commit("one", "two")
     first = site.run(storage).snapshot_id
@@ -256,7 +257,7 @@ def test_what_the_repository_lost_is_stored_again(
     site.repository = site.open()
     assert first is not None
     site.repository.delete_snapshot(first)  # what it says of itself is lost
-    site.run(storage, verify_source=True)
+    site.run(storage, verify_source=verify)
     assert second is not None
     site.repository.delete_snapshot(second)  # it lost more than what the storage still has
     site.give_back(tmp_path / "out", Wanted(next(reversed(site.states))))

@@ -122,18 +122,20 @@ def keep_blobs(
     observer: Observer,
     *,
     verify: bool = False,
+    check: bool = False,
 ) -> tuple[BlobFolder, BlobsRecord, KeptBlobs]:
     """Make the folder of the blobs at a cut: as the last snapshot has them, or else from their files.
 
     ``target`` is an empty folder, used where all of them were found. With ``verify`` all files are read,
-    and what differs from the last snapshot is taken anew. Raises RepositoryDamaged, StoreError.
+    and what differs from the last snapshot is taken anew; with ``check`` those are that the repository has
+    lost. Raises RepositoryDamaged, StoreError.
     """
     certain, uncertain, base = set(found.certain), found.uncertain, None
     if earlier is not None and not found.everything:
         target, base = earlier.folder, earlier.record
         certain |= {BlobId(oid, tid.value) for oid, tid in base.missing}
-        if verify:
-            certain |= {blob for blob, _ in target.files()}
+        if verify or check:
+            certain |= {b for b, file in target.files() if verify or not target.whole(file)}
     known = earlier.folder if earlier is not None else None
     keeper = _Keeper(blobs, target, known, writer, observer, verify=verify)
     if blobs.place is not None:
@@ -180,7 +182,7 @@ class _Keeper:
 
     def _keep(self, blob: BlobId, *, certain: bool) -> None:
         have = self._target.find(blob)
-        if have is not None and not self._verify:
+        if have is not None and not self._verify and self._target.whole(have):
             return
         known = have or self._known(blob)
         whole = known is not None and self._target.whole(known)

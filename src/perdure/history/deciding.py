@@ -44,6 +44,8 @@ class Totals:
     """Bytes of record data that no earlier snapshot of the history had."""
     last_packed: int = 0
     last: TransactionHeader | None = None
+    reused: bool = False
+    """Whether something that an earlier snapshot has was found again."""
 
     def add(self, extent: Extent, since: int) -> None:
         """Count what an extent has behind the position ``since``."""
@@ -62,6 +64,7 @@ class Earlier:
     record: SourceRecord
     history: RepositoryHistory
     blobs: SnapshotBlobs | None = None
+    hostname: str = ""
 
     def states(self) -> list[PieceState]:
         """Describe the layouts for a plan. Raises DamageFound.

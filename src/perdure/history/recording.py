@@ -137,6 +137,7 @@ class Recorder:
         rank = self._ranks(extent)
         source, live = _look_up(extent, digests, old)
         kept, kept_live = self._keep(old, live, source, extent.start)
+        self.totals.reused |= bool(kept)
         names = [segment.name for segment in kept]
         segments = []
         missing = np.flatnonzero(source == MISSING)

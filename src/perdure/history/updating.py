@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -38,13 +38,21 @@ class Updated:
 
 
 class Updating:
-    """Updates sources; with ``verify`` everything is read and compared with what was kept before."""
+    """Updates sources of a host; with ``verify`` all is read and compared with what was kept before."""
 
     def __init__(
-        self, repository: Repository, writer: Writer, observer: Observer, *, verify: bool
+        self,
+        repository: Repository,
+        writer: Writer,
+        observer: Observer,
+        hostname: str,
+        *,
+        verify: bool,
     ) -> None:
         self._repository, self._writer, self._observer = repository, writer, observer
+        self._hostname = hostname
         self._verify = verify
+        self._notes = repository.notes()
 
     def update(
         self,
@@ -77,6 +85,7 @@ class Updating:
                     self._writer,
                     self._observer,
                     verify=self._verify,
+                    check=not self._notes.found_whole(_note(source.name)),
                 )
             except RepositoryDamaged as error:
                 if not trust_blobs:
@@ -109,7 +118,30 @@ class Updating:
             )
         if self._verify:
             verify(cut, done, self._observer)
+        if plan.method is Method.COMPARE and earlier is not None and not done.totals.reused:
+            self._suspect(identity.name, earlier.hostname)
         return done
+
+    def _suspect(self, name: str, hostname: str) -> None:
+        """Warn where two databases seem to go by one name."""
+        if hostname != self._hostname:
+            self._observer.warning(
+                f"the last snapshot of {name!r} is of host {hostname}, and the two have nothing in"
+                " common: is this another database? Those of several machines that have the same path"
+                " need names of their own: --source"
+            )
+
+
+def note_whole(repository: Repository, done: Sequence[Updated]) -> None:
+    """Note, once everything is flushed, that all blobs of some sources are in the repository."""
+    notes = repository.notes()
+    for each in done:
+        if each.record.blobs is not None:
+            notes.note_whole(_note(each.record.name))
+
+
+def _note(name: str) -> str:
+    return f"blobs of {name}"
 
 
 def _identity(source: Source, tree: str) -> SourceRecord:

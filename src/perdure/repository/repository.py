@@ -24,10 +24,12 @@ from perdure.formats.tree import Tree
 from perdure.model import ChunkId, ChunkKind, SnapshotId
 from perdure.pool import Pool
 from perdure.repository import keys
+from perdure.repository.index import FOLDER as INDEX_FOLDER
 from perdure.repository.index import Index, load_index
 from perdure.repository.keys import Owner
 from perdure.repository.locks import Lock, Locks
 from perdure.repository.reading import ChunkReader
+from perdure.repository.remembering import Notes
 from perdure.repository.runs import Location
 from perdure.repository.sealed import SealedFiles
 from perdure.repository.snapshots import Snapshots
@@ -162,6 +164,11 @@ class Repository:
     def cache_folder(self, name: str) -> Path | None:
         """Give the folder of the repository's cache for something; None where there is no cache."""
         return self._cache / name if self._cache else None
+
+    def notes(self) -> Notes:
+        """Give what was noted to be whole, for as long as no index file is taken away."""
+        listed = {name for name, _ in self.files.list(INDEX_FOLDER)}
+        return Notes(self.cache_folder("whole"), listed)
 
     def forget_index(self) -> None:
         """Load the index again when it is needed next."""
