@@ -98,11 +98,23 @@ def restore(
 @click.argument("history", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @moment("--at", help="Stop after this time (UTC unless it has an offset) or transaction.")
+@click.option(
+    "--blobs",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER TARGET",
+    help="Make the blob directory TARGET of FOLDER, that of the blobs (NAME.blobs).",
+)
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @output_options
 @with_session
 def assemble(
-    session: Session, history: Path, output: Path, at: Tid | datetime | None, force: bool
+    session: Session,
+    history: Path,
+    output: Path,
+    at: Tid | datetime | None,
+    blobs: tuple[Path, Path] | None,
+    force: bool,
 ) -> None:
     """Make a Data.fs from the folder HISTORY alone, without a repository.
 
@@ -112,16 +124,18 @@ def assemble(
 
     started = now()
     with session.output.observer() as observer:
-        report = put_together(history, output, at=at, force=force, observer=observer)
+        report = put_together(history, output, at=at, force=force, observer=observer, blobs=blobs)
     seconds = (now() - started).total_seconds()
+    with_blobs = f" with {messages.count(report.blobs, 'blob')}" if blobs else ""
     session.output.line(
-        f"assembled {output} ({messages.size(report.size)}) to {messages.cut(report.cut)} UTC"
-        f" (tid {report.cut}), {messages.seconds(seconds)}"
+        f"assembled {output} ({messages.size(report.size)}){with_blobs} to {messages.cut(report.cut)}"
+        f" UTC (tid {report.cut}), {messages.seconds(seconds)}"
     )
     values = {
         "files": [str(path) for path in report.files],
         "cut": str(report.cut),
         "size": report.size,
+        "blobs": report.blobs,
         "seconds": round(seconds, 3),
     }
     session.output.event("summary", values)

@@ -1,13 +1,15 @@
-"""Defects of whole sites that a review found; each test fails until its defect is gone."""
+"""Whole sites at the edges: odd places, what is there already, what the snapshot lacks."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from blob_storage import BlobStorage
-from command_line import Program
+from command_line import Program, commit
+from doubles import Restic
 from ZODB.fsIndex import fsIndex
 
 
@@ -22,6 +24,13 @@ def site(tmp_path: Path) -> BlobStorage:
 
 def arguments(site: BlobStorage) -> tuple[str, ...]:
     return ("--filestorage", str(site.path), "--blobs", str(site.blobs))
+
+
+def let_restic_in(program: Program, folder: Path) -> None:
+    """Add the password that the fixture of restic uses."""
+    (folder / "password").write_text("secret")
+    (folder / "password").chmod(0o600)
+    program("key", "add", "--new-password-from", str(folder / "password"))
 
 
 def blob_files(folder: Path) -> list[Path]:
@@ -113,3 +122,63 @@ def test_encrypted_blobs_are_stored_once_their_directory_is_known(
     given = ("--filestorage", str(path), "--blobs", str(blobs))
     summary = program("backup", *given, "--json").summary
     assert summary["sources"][0]["blobs"]["count"] == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_root_gives_what_it_restores_to_the_owner_of_the_folder(
+    program: Program, repository: Path, site: BlobStorage
+) -> None:
+    program("backup", *arguments(site))
+    for path in (site.path.parent, *site.path.parent.rglob("*")):
+        os.chown(path, 65534, 65534)
+    site.path.unlink()
+    shutil.rmtree(site.blobs)
+    program("restore", "--in-place", "--yes")
+    owners = {path: path.stat().st_uid for path in site.path.parent.rglob("*")}
+    assert set(owners.values()) == {65534}, owners
+    assert len(blob_files(site.blobs)) == 2
+
+
+def test_a_repository_shared_with_restic(
+    program: Program, repository: Path, site: BlobStorage, tmp_path: Path, restic: Restic
+) -> None:
+    """The latest is the latest of the site, whatever restic has backed up since."""
+    program("backup", *arguments(site))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/a").write_text("restic's")
+    let_restic_in(program, tmp_path)
+    restic(repository, "backup", str(tmp_path / "files"))
+    program("restore", "--to", str(tmp_path / "out"))
+    assert (tmp_path / "out/Data.fs").read_bytes() == site.data
+    assert "tid" in program("log").out
+    program("restore", "--in-place", "--yes")
+
+
+def test_what_becomes_of_one_name_for_two_databases(
+    program: Program, repository: Path, site: BlobStorage, tmp_path: Path
+) -> None:
+    program("backup", *arguments(site), "--host", "one")
+    for path in (site.path, site.path.with_name("Data.fs.index")):
+        path.unlink()
+    commit(site.path, 3)
+    done = program("backup", "--filestorage", str(site.path), "--host", "two", "--no-blobs")
+    assert "of host one" in done.err
+    assert "--source" in done.err
+
+
+def test_assembled_with_its_blobs(
+    program: Program, repository: Path, site: BlobStorage, tmp_path: Path, restic: Restic
+) -> None:
+    """restic and assemble are a complete way out."""
+    program("backup", *arguments(site))
+    let_restic_in(program, tmp_path)
+    restic(repository, "restore", "latest", "--target", str(tmp_path / "files"))
+    history, blobs = tmp_path / "files/Data.fs.history", tmp_path / "files/Data.fs.blobs"
+    target = tmp_path / "out"
+    place = ("--blobs", str(blobs), str(target / "blobs"))
+    program("assemble", str(history), str(target / "Data.fs"), *place)
+    assert (target / "Data.fs").read_bytes() == site.data
+    assert {path.name: path.read_bytes() for path in blob_files(target)} == {
+        path.name: path.read_bytes() for path in blob_files(site.blobs)
+    }
+    assert (target / "blobs/.layout").read_text() == "bushy"
