@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from perdure.errors import DamageFound
+from perdure.errors import DamageFound, SourceUnusable
 from perdure.formats import fsindex, manifest
+from perdure.formats.blobs import CHUNK_SIZE, FILE_SUFFIX, parse_name
 from perdure.formats.manifest import SourceRecord
 from perdure.history.in_directory import DirectoryHistory
 from perdure.history.rebuilding import rebuild
 from perdure.model import Observer, Tid
 from perdure.pool import Pool
+from perdure.sources.blob_writer import BlobTarget
 from perdure.sources.filestorage_writer import new_filestorage, writing
 
 
