@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,11 @@ from perdure.sources.storage import StorageSource
 
 Contents = dict[int, dict[int, tuple[bytes, ...]]]
 """Of each tid, of each oid: the data of its records."""
+
+
+def with_our_modules() -> dict[str, str]:
+    """Give the environment for a process that imports what the tests do."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 class StorageSite(Site):

@@ -17,7 +17,7 @@ import ZODB
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from postgresql import PostgreSQL, postgresql
-from storage_site import StorageSite, contents_of, copied, current_of, opened
+from storage_site import StorageSite, contents_of, copied, current_of, opened, with_our_modules
 from ZODB.blob import Blob
 from ZODB.FileStorage import FileStorage
 from ZODB.utils import p64, u64
@@ -241,7 +241,10 @@ def test_while_others_write(database: Database, tmp_path: Path) -> None:
     config = tmp_path / "storage.conf"
     config.write_text(database.zconfig)
     writers = [
-        subprocess.Popen([sys.executable, __file__, str(config), str(number), str(tmp_path)])
+        subprocess.Popen(
+            [sys.executable, __file__, str(config), str(number), str(tmp_path)],
+            env=with_our_modules(),
+        )
         for number in range(2)
     ]
     try:

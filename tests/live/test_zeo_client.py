@@ -18,7 +18,7 @@ import ZEO
 import ZODB
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
-from storage_site import StorageSite, contents_of, copied
+from storage_site import StorageSite, contents_of, copied, with_our_modules
 from ZEO.Exceptions import ServerException
 from ZODB.blob import Blob
 from ZODB.FileStorage import FileStorage
@@ -161,7 +161,8 @@ def test_while_others_write(server: Server, tmp_path: Path) -> None:
     notes = [tmp_path / f"notes{number}" for number in range(2)]
     command = [sys.executable, __file__, server.address]
     writers = [
-        subprocess.Popen([*command, str(number), str(path)]) for number, path in enumerate(notes)
+        subprocess.Popen([*command, str(number), str(path)], env=with_our_modules())
+        for number, path in enumerate(notes)
     ]
     confirmed = []
     try:
