@@ -33,7 +33,7 @@ format: $(READY)        ## put code and generated documents in order
 docs: $(READY)          ## write the generated documents
 	$(BIN)/python tools/documents.py
 
-bench: $(READY) $(SYSTEM)  ## measure beside repozo, restic and borg
+bench: $(READY) $(SYSTEM)  ## measure beside repozo, restic, borg and rsync
 	$(BIN)/python -m bench $(BENCH)
 
 install: $(READY)       ## the program and what it needs, in .venv

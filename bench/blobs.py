@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,21 +59,19 @@ def measure_site(
     dataset: Path, work: Path, tools: Sequence[type[Tool]], cache: PageCache, repeat: int
 ) -> SiteRuns:
     """Run all steps ``repeat`` times on one data set; count in the last repetition."""
-    stage = BlobStage(dataset, work / "site")
-    print(f"\n{dataset.name}: {stage.describe()}", flush=True)
     found = SiteRuns()
-    for repetition in range(repeat):
-        running = install(stage, work / "tools", tools)
-        costs = one_repetition(stage, work / "tools", running, cache, STEPS)
-        note(found.costs, costs, f"{repetition + 1}/{repeat}")
-    found.names = {tool.name: contents(tool.place.repository).names for tool in running}
-    if tracing.possible():
-        for step, state in COUNTED:
+    with closing(BlobStage(dataset)) as stage:
+        print(f"\n{dataset.name}: {stage.describe()}", flush=True)
+        for repetition in range(repeat):
+            running = install(stage, work / "tools", tools)
+            costs = one_repetition(stage, work / "tools", running, cache, STEPS)
+            note(found.costs, costs, f"{repetition + 1}/{repeat}")
+        found.names = {tool.name: contents(tool.place.repository).names for tool in running}
+        for step, state in COUNTED if tracing.possible() else ():
             stage.apply(state)
             for tool in running:
                 found.calls[step, tool.name] = tracing.count(tool, state)
     shutil.rmtree(work / "tools")
-    shutil.rmtree(stage.site)
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from bench.measuring import CommandFailed
 
 CHUNK = 1 << 22
+BASE = "base.blobs"
 SMALL = 512 << 10
 """Bytes of the increment that is the same for all sizes."""
 
@@ -77,36 +78,47 @@ class Stage:
 
 
 class BlobStage(Stage):
-    """The folder of a site with a blob directory beside its Data.fs (see bench.uploads)."""
+    """The folder of a site with a blob directory beside its Data.fs (see bench.uploads).
 
-    def __init__(self, dataset: Path, site: Path) -> None:
-        super().__init__(dataset, site)
-        self.blobs = site / "blobs"
+    It is a folder of the data set: writing 200,000 blobs takes many minutes, so those of the first state
+    are moved into it and, by ``close``, back.
+    """
+
+    def __init__(self, dataset: Path) -> None:
+        self.blobs = dataset / "site" / "blobs"
+        self._base, self._dropped = dataset / BASE, dataset / "dropped"
+        self._dropped.mkdir(exist_ok=True)
+        if self.blobs.exists():  # a run was interrupted
+            self._give_back(dataset)
+        super().__init__(dataset, self.blobs.parent)
 
     def apply(self, state: str) -> None:
         """Bring Data.fs and blobs from the state before to this one; ``same`` touches nothing."""
         if state == "same":
             return
-        if state == "packed":
+        if state == "base":
+            self.close()
+            self.replace(self.dataset / "base.fs")
+            self._base.rename(self.blobs)
+        elif state == "packed":
             self.replace(self.dataset / "packed.fs")
-            self.drop(self.known["dropped"])
+            _move(self.known["dropped"], self.blobs, self._dropped)
         else:
-            if state == "base":
-                shutil.rmtree(self.blobs, ignore_errors=True)
-                (self.blobs / "tmp").mkdir(parents=True)
-                self.replace(self.dataset / "base.fs")
-            else:
-                append(self.data, self.dataset / f"{state}.tail", 0, None)
+            append(self.data, self.dataset / f"{state}.tail", 0, None)
             shutil.copytree(self.dataset / f"{state}.blobs", self.blobs, dirs_exist_ok=True)
         self.settle()
 
-    def drop(self, paths: Iterable[str]) -> None:
-        """Remove blobs as a pack does, and the folders that are empty without them."""
-        for path in paths:
-            (self.blobs / path).unlink()
-            with suppress(OSError):
-                for folder in Path(path).parents:
-                    (self.blobs / folder).rmdir()
+    def close(self) -> None:
+        """Give the blobs of the first state back to the data set."""
+        if self.blobs.exists():
+            self._give_back(self.dataset)
+
+    def _give_back(self, dataset: Path) -> None:
+        _move(list(blob_files(self._dropped)), self._dropped, self.blobs)
+        for state in dataset.glob("*.blobs"):
+            for path in blob_files(state):
+                _remove(self.blobs, path)
+        self.blobs.rename(self._base)
 
     def verify(self, state: str, restored: Path) -> None:
         """Compare a restored Data.fs with the state that it should be, and the blobs with the site's."""
@@ -128,6 +140,23 @@ class BlobStage(Stage):
         )
 
 
+def _move(paths: Iterable[str], source: Path, target: Path) -> None:
+    for path in paths:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).rename(target / path)
+        _remove(source, path)
+
+
+def _remove(blobs: Path, path: str) -> None:
+    """Remove a blob as a pack does, and the folders that are empty without it."""
+    (blobs / path).unlink(missing_ok=True)
+    with suppress(OSError):
+        for folder in (blobs / path).parents:
+            if folder == blobs:
+                break
+            folder.rmdir()
+
+
 def digest_of_blobs(blobs: Path) -> str:
     """Give one digest of the paths and contents of all blobs below a blob directory."""
     digest = hashlib.sha256()
@@ -136,6 +165,11 @@ def digest_of_blobs(blobs: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{content} {path}\n".encode())
     return digest.hexdigest()
+
+
+def has_blobs(dataset: Path) -> bool:
+    """Whether the blobs of the first state are in the data set, or in its site."""
+    return (dataset / BASE).exists() or (dataset / "site" / "blobs").exists()
 
 
 def blob_files(blobs: Path) -> Iterator[str]:

@@ -41,9 +41,9 @@ from ZODB.blob import Blob
 from bench.dataset import DatedStorage, cut_tail, describe, index, parse_size, write_json
 from bench.prose import Prose
 from bench.site import BEGINNING, Content
-from bench.stage import blob_files
+from bench.stage import BASE, blob_files, has_blobs
 
-VERSION = 1
+VERSION = 2
 SMALL = 100
 """Blobs of the increment that is the same for all sites."""
 
@@ -208,7 +208,8 @@ class Maker:
         self._live(blobs, large, 365)
         shutil.copyfile(self._path, self._directory / "base.fs")
         self._note("base", None)
-        shutil.copyfile(self._blobs / ".layout", self._directory / "base.blobs" / ".layout")
+        shutil.copyfile(self._blobs / ".layout", self._directory / BASE / ".layout")
+        (self._directory / BASE / "tmp").mkdir()
 
     def grow(self, state: str, blobs: int, days: int) -> None:
         """Some more blobs."""
@@ -266,7 +267,7 @@ def build(directory: Path, blobs: int, large: Sequence[int], seed: int) -> None:
     everything = {
         "version": VERSION,
         "states": maker.states,
-        "statistics": measure(directory / "base.blobs"),
+        "statistics": measure(directory / BASE),
         "dropped": dropped,
     }
     write_json(directory / "states.json", everything)
@@ -291,7 +292,8 @@ def ensure(data: Path, blobs: int, large: str, seed: int) -> Path:
     """Give the directory of a data set, building what is missing."""
     directory = data / f"blobs-{blobs}-{large}-{seed}"
     states = directory / "states.json"
-    if not states.exists() or json.loads(states.read_text())["version"] != VERSION:
+    known = json.loads(states.read_text()) if states.exists() else {}
+    if known.get("version") != VERSION or not has_blobs(directory):
         started = time.monotonic()
         print(f"building {directory}", flush=True)
         build(directory, blobs, parse_large(large), seed)

@@ -10,13 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from ZODB.blob import is_blob_record
+from ZODB.FileStorage import FileStorage
 
-from bench import dataset
-from bench.measuring import Cost, PageCache, measure
+from bench import blobs, dataset, tracing, uploads
+from bench.measuring import Cost, PageCache, contents, folder_size, measure
 from bench.report import growth, steps, verdicts
-from bench.stage import Stage, next_boundary
+from bench.stage import BlobStage, Stage, blob_files, digest_of_blobs, next_boundary
 from bench.targets import judge, judge_growth
+from perdure.formats.blobs import BUSHY, path_in_directory
 from perdure.formats.extent import scan
+from perdure.model import BlobId
 
 ROOT = Path(__file__).parent.parent
 STATES = ("base", "same", "small", "grown", "packed", "regrown")
@@ -26,6 +30,11 @@ STATES = ("base", "same", "small", "grown", "packed", "regrown")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
     return dataset.ensure(folder, "2M", 5, long_run=True)
+
+
+@pytest.fixture(scope="module")
+def uploaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return uploads.ensure(tmp_path_factory.mktemp("blobs"), 150, "1x1M", 5)
 
 
 def test_the_same_seed_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
@@ -94,6 +103,79 @@ def cost(wall: float, *, added: int = 0, rss: int = 100_000_000) -> Cost:
     return Cost(wall=wall, cpu=wall, rss=rss, read=None, added=added)
 
 
+def test_a_file_with_two_names_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(bytes(1000))
+    (tmp_path / "folder" / "the same").hardlink_to(tmp_path / "file")
+    (tmp_path / "folder" / "other").write_bytes(bytes(10))
+    assert (contents(tmp_path).size, contents(tmp_path).names) == (1010, 4)
+    assert folder_size(tmp_path / "nowhere") == 0
+
+
+def test_the_same_seed_gives_the_same_blobs(uploaded: Path, tmp_path: Path) -> None:
+    again = uploads.ensure(tmp_path, 150, "1x1M", 5)
+    assert (again / "packed.fs").read_bytes() == (uploaded / "packed.fs").read_bytes()
+    assert digest_of_blobs(again / "base.blobs") == digest_of_blobs(uploaded / "base.blobs")
+
+
+def test_a_site_has_exactly_the_blobs_of_its_records(uploaded: Path) -> None:
+    before = digest_of_blobs(uploaded / "base.blobs")
+    stage = BlobStage(uploaded)
+    counts = []
+    for state in ("base", "same", "small", "grown", "packed", "again"):
+        stage.apply(state)
+        storage = FileStorage(str(stage.data), read_only=True)
+        wanted = {
+            path_in_directory(BlobId(int.from_bytes(r.oid), int.from_bytes(r.tid)), BUSHY)
+            for txn in storage.iterator()
+            for r in txn
+            if r.data and is_blob_record(r.data)
+        }
+        storage.close()
+        assert set(blob_files(stage.blobs)) == wanted
+        counts.append(len(wanted))
+        assert state == "same" or stage.states[state]["blobs"] == len(wanted)
+    BlobStage(uploaded)  # as after a run that was interrupted
+    assert digest_of_blobs(uploaded / "base.blobs") == before
+    assert counts[:4] == [150, 150, 250, 251]
+    assert counts[4] + 100 == counts[5] < 351
+    assert stage.known["dropped"]
+    known = uploads.measure(uploaded / "base.blobs")
+    assert known == stage.statistics
+    assert known["blob_max"] == 1 << 20
+    assert 1 < known["minutes"] <= 150
+
+
+def test_a_system_call_counts_when_it_names_a_blob() -> None:
+    name = '0x00/0x12/0x03f2c1a7d4e00b11.blob"'
+    lines = (
+        f'12 openat(AT_FDCWD, "/site/blobs/{name}, O_RDONLY) = 3',
+        f'12 newfstatat(AT_FDCWD, "/site/blobs/{name}, <unfinished ...>',
+        "12 <... newfstatat resumed>{st_mode=S_IFREG|0444}, 0) = 0",
+        '13 openat(3, "0x03f2c1a7d4e00b11.blob", O_RDONLY) = -1 ENOENT (No such file or directory)',
+        '13 openat(AT_FDCWD, "/site/blobs/.layout", O_RDONLY) = 3',
+    )
+    assert tracing.calls_in(line.encode() for line in lines) == 3
+
+
+def test_the_targets_of_blobs_are_ratios_and_calls() -> None:
+    def site(wall: float) -> blobs.SiteRuns:
+        runs = {
+            ("+100 blobs", "perdure"): [cost(wall)],
+            ("+100 blobs", "restic"): [cost(4)],
+        }
+        calls = {("nothing changed", "perdure"): 0, ("+100 blobs", "perdure"): 101}
+        return blobs.SiteRuns(runs, calls, {"perdure": 30})
+
+    found = {v.measure: v for v in blobs.judge(site(1))}
+    assert found["blobs, +100 blobs, wall"].reached == 0.25
+    assert found["blobs, nothing changed, calls on their files"].ok
+    assert not found["blobs, +100 blobs, calls on their files"].ok
+    assert [v.reached for v in blobs.judge_sites({"20": site(1), "200": site(1.2)})] == [1.2]
+    assert "101" in blobs.text(site(1))
+    assert "strace" in blobs.text(blobs.SiteRuns())
+
+
 def test_targets_are_ratios_of_medians() -> None:
     runs = {
         ("first full", "perdure"): [cost(3, added=60), cost(9, added=60), cost(2.9, added=60)],
@@ -141,3 +223,25 @@ def test_each_tool_gives_back_what_it_took(tmp_path: Path, data: Path) -> None:
     assert {run["tool"] for run in runs} == set(names)
     assert len({run["step"] for run in runs}) == 10
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.slow
+def test_each_tool_gives_the_blobs_back(tmp_path: Path, uploaded: Path) -> None:
+    programs = {"borg": "borg", "repozo + rsync": "rsync"}
+    names = ["perdure", *(name for name, program in programs.items() if shutil.which(program))]
+    command = [sys.executable, "-m", "bench", "--scenario", "blobs", "--seed", "5"]
+    command += ["--blobs", "150", "--large", "1x1M", "--repeat", "1", "--only", ",".join(names)]
+    command += ["--data", str(uploaded.parent), "--work", str(tmp_path / "work"), "--cache", "warm"]
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "targets at 150 blobs" in done.stdout, done.stdout + done.stderr
+    (kept,) = tmp_path.glob("*.json")
+    (site,) = json.loads(kept.read_text())["sites"]
+    assert {run["tool"] for run in site["runs"]} == set(names)
+    assert {run["step"] for run in site["runs"]} > {"+100 blobs", "restore newest"}
+    assert set(site["names_in_repository"]) == set(names)
+    calls = {(each["tool"], each["step"]): each["calls"] for each in site["calls_on_blobs"]}
+    if tracing.possible():
+        assert calls["perdure", "nothing changed"] == 0
+        assert calls["perdure", "+100 blobs"] == 100
