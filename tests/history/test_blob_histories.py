@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import pytest
 from blob_storage import BlobStorage, Contents, blobs_in
+from datafs import DataFs, Record, Transaction
 from history_site import HistorySite, back_up
 
 from perdure.backup import BackupReport
@@ -339,3 +340,59 @@ def test_a_blob_that_cannot_be_read_does_not_stop_the_rest(
     report = site.run(storage)
     assert report.incomplete
     assert "Input/output error" in site.warnings[0]
+
+
+def of_many_days(folder: Path, days: int) -> tuple[Path, Path, Contents]:
+    """A Data.fs with three blobs a day, and their files."""
+    made, contents = DataFs(), dict[BlobId, bytes]()
+    start = Tid.from_text("040d2a65027b92cc").value
+    for number in range(days * 3):
+        tid = start + (number // 3 * 24 * 60 + number % 3 * 7 << 32)
+        oid = number * 5 % (days * 3) + 1
+        made.add(Transaction([Record(oid, b"\x80\x03cZODB.blob\nBlob\nq\0.\x80\x03N.")], tid=tid))
+        contents[BlobId(oid, tid)] = b"%d " % number * (number * 900 % 70_000)
+    path, blobs = folder / "Data.fs", folder / "blobs"
+    path.write_bytes(made.data)
+    for blob, content in contents.items():
+        file = blobs / path_in_directory(blob, LAWN)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (blobs / ".layout").write_text(LAWN)
+    return path, blobs, contents
+
+
+def test_blobs_of_many_days(site: BlobSite, tmp_path: Path) -> None:
+    """Stored and loaded a day at a time; what the repository lost of them lies between what it has."""
+    path, blobs, contents = of_many_days(tmp_path, 12)
+    folder = site.repository
+
+    def run(verify: bool = False) -> BackupReport:
+        observer = SilentObserver()
+        report = back_up(
+            folder, path, blobs=blobs, window=WINDOW, observer=observer, verify_source=verify
+        )
+        assert not report.incomplete, observer.warnings
+        site.give_back(tmp_path / "out")
+        assert blobs_in(tmp_path / "out/blobs", LAWN) == contents
+        return report
+
+    assert run().sources[0].method == "full"
+    path.rename(tmp_path / "old")
+    path.write_bytes((tmp_path / "old").read_bytes())
+    report = run()
+    assert (report.sources[0].method, report.bytes_added < 9000) == ("compare", True)
+    run(verify=True)
+    lost = sorted(contents)[::5]
+    for blob in lost:
+        (blobs / path_in_directory(blob, LAWN)).rename(tmp_path / f"{blob.oid}")
+    observer = SilentObserver()
+    assert back_up(folder, path, blobs=blobs, name="other", observer=observer).incomplete
+    for blob in lost:
+        (tmp_path / f"{blob.oid}").rename(blobs / path_in_directory(blob, LAWN))
+    path.rename(tmp_path / "old")
+    path.write_bytes((tmp_path / "old").read_bytes())
+    report = back_up(folder, path, blobs=blobs, name="other", observer=observer)
+    assert not report.incomplete
+    assert report.sources[0].method == "compare"
+    site.give_back(tmp_path / "out")
+    assert blobs_in(tmp_path / "out/blobs", LAWN) == contents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -113,22 +114,58 @@ class Folder:
             self._identity = None
 
     def store(self, writer: Writer) -> ChunkId | None:
-        """Store what has changed, folders within first.
+        """Store what has changed, folders within first, those of the same depth together.
 
         Returns the chunk of the tree; None for an empty folder.
         """
+        levels: list[list[Folder]] = [[self]]
+        while levels[-1]:
+            levels.append([inner for folder in levels[-1] for inner in folder._folders.values()])
+        for level in reversed(levels):
+            stored = [(folder, folder._submit(writer)) for folder in level]
+            for folder, chunk in stored:
+                if chunk is not None:
+                    folder._identity = chunk.result()
+        return self._stored
+
+    @property
+    def _stored(self) -> ChunkId | None:
+        """The chunk of a folder that is stored; None for an empty one."""
+        return None if self._nodes is not None and not self._nodes else self._identity
+
+    def _submit(self, writer: Writer) -> Future[ChunkId] | None:
+        """Store this folder, whose folders are stored; None if it is as it was, or empty."""
         for name, folder in self._folders.items():
-            after = folder.store(writer)
+            after = folder._stored
             if after is None:
                 self.remove(name)
             elif name not in self.nodes or self.nodes[name].tree != after:
                 self.nodes[name] = _folder_node(name, after)
                 self._identity = None
-        if not self.nodes:
+        if self._identity is not None or not self._nodes:
             return None
-        if self._identity is None:
-            self._identity = writer.add_tree(Tree.of(self.nodes.values()))
-        return self._identity
+        return writer.add(ChunkKind.TREE, Tree.of(self.nodes.values()).encode())
+
+    def prefetch(self) -> None:
+        """Load all folders directly in it, together. Raises RepositoryDamaged."""
+        inner = [folder for folder in self.folders() if folder._nodes is None]
+        wanted = (folder._identity for folder in inner if folder._identity is not None)
+        for folder, data in zip(
+            inner, self._repository.load_many(ChunkKind.TREE, wanted), strict=True
+        ):
+            tree = Tree.decode(data, str(folder.path))
+            folder._nodes = {node.name: node for node in tree.nodes}
+
+    def forget(self) -> None:
+        """Let go of what was loaded, or stored, below it; it is loaded again when it is asked for."""
+        if self._clean:
+            self._nodes = None
+            self._folders.clear()
+
+    @property
+    def _clean(self) -> bool:
+        """Whether nothing in it has changed since it was loaded or stored."""
+        return self._identity is not None and all(each._clean for each in self._folders.values())
 
     def whole(self, name: str) -> bool:
         """Whether the repository has all chunks of the file of that name."""

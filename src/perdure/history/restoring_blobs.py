@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +13,12 @@ from perdure.errors import RepositoryDamaged, StoreError
 from perdure.history.blobs import SnapshotBlobs
 from perdure.history.folders import StoredFile
 from perdure.model import BlobId, ChunkKind, Observer, Tid
+from perdure.pool import Pool
 from perdure.repository import Repository
 from perdure.sources.blob_writer import BlobTarget
 
+_WRITERS, _WAITING = 4, 32 << 20
+"""Threads that write files, and bytes that may wait for them."""
 _NAMED = 20
 """How many blobs are named that the snapshot lacks."""
 
@@ -65,13 +70,33 @@ class RestoringBlobs:
             contents = self._repository.load_many(
                 ChunkKind.DATA, (chunk for _, file in lacking for chunk in file.chunks)
             )
-            for number, (blob, file) in enumerate(lacking):
-                self._target.write(blob, (next(contents) for _ in file.chunks))
-                self._observer.progress("write blobs", number + 1, len(lacking))
+            with closing(Pool(_WRITERS, _WAITING)) as writers:
+                self._write_all(lacking, contents, writers)
             for blob in standing:
                 self._target.mend(blob)
             self._target.settle()
         self._warn_of_missing()
+
+    def _write_all(
+        self,
+        lacking: list[tuple[BlobId, StoredFile]],
+        contents: Iterator[bytes],
+        writers: Pool,
+    ) -> None:
+        """Write files: small ones by threads, as their content comes; large ones block by block."""
+        jobs: deque[Future[None]] = deque()
+        for number, (blob, file) in enumerate(lacking):
+            if len(file.chunks) <= 1:
+                content = [next(contents) for _ in file.chunks]
+                jobs.append(writers.submit(file.size, self._write_one, (blob, content)))
+            else:
+                self._target.write(blob, (next(contents) for _ in file.chunks))
+            while jobs and (jobs[0].done() or number + 1 == len(lacking)):
+                jobs.popleft().result()
+            self._observer.progress("write blobs", number + 1, len(lacking))
+
+    def _write_one(self, job: tuple[BlobId, list[bytes]]) -> None:
+        self._target.write(*job)
 
     def clear(self) -> BlobsRestored:
         """Remove the blobs that the restored database does not have. Raises StoreError."""
@@ -92,7 +117,7 @@ class RestoringBlobs:
         lacking: list[tuple[BlobId, StoredFile]] = []
         size = 0
         for blob, file in self._folder.files(self._until):
-            if self._target.stands(blob, file.chunks, file.size):
+            if not self._target.new and self._target.stands(blob, file.chunks, file.size):
                 standing.append(blob)
             else:
                 lacking.append((blob, file))
@@ -110,7 +135,8 @@ class RestoringBlobs:
         return standing, lacking
 
     def _strays(self) -> list[Path]:
-        return list(self._target.strays(self._wanted)) if self._tidies else []
+        tidies = self._tidies and not self._target.new
+        return list(self._target.strays(self._wanted)) if tidies else []
 
     def _warn_of_missing(self) -> None:
         lost = sorted(blob for blob in self._missing if not self._target.there(blob))

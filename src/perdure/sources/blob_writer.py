@@ -35,6 +35,8 @@ class BlobTarget:
 
     def __init__(self, path: Path, layout: str | None) -> None:
         self.path = path
+        self.new = not path.exists()
+        """Whether there is nothing yet."""
         self._layout = _layout_of(path, layout if layout in LAYOUTS else BUSHY)
         self._owner = owner_for(path)
         self._made: set[Path] = set()

@@ -28,6 +28,8 @@ _LONGEST_LAYOUT = 64
 class BlobDirectory:
     """The blob directory at ``path``. Raises SourceUnusable when it is none."""
 
+    parallel = True
+
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.place: str | None = str(self.path)
@@ -49,6 +51,7 @@ class BlobDirectory:
 class NoBlobDirectory:
     """What stands for the blob directory of a storage for which none was given."""
 
+    parallel = True
     place: str | None = None
     layout: str | None = None
 

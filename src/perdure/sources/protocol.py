@@ -59,6 +59,10 @@ class Blobs(Protocol):
     def layout(self) -> str | None:
         """How they are arranged, ``bushy`` or ``lawn``; None where that does not matter."""
 
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may open blobs at the same time."""
+
     def open(self, blob: BlobId) -> BinaryIO | None:
         """Open the file of a blob; None when there is none. Raises OSError when it cannot be read."""
 

@@ -125,6 +125,7 @@ class _StorageBlobs:
     """The blobs of a storage, as it gives them."""
 
     layout: str | None = None
+    parallel = False
 
     def __init__(
         self, storage: Any, source: StorageSource, cache: Path, guard: Callable[[], Any]
