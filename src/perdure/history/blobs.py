@@ -14,7 +14,7 @@ from typing import BinaryIO
 from perdure.errors import DamageFound
 from perdure.formats.blobs import CHUNK_SIZE, folders_in_snapshot, name_in_snapshot, parse_name
 from perdure.formats.manifest import BlobsRecord
-from perdure.history.folders import Folder, StoredFile
+from perdure.history.folders import Folder, StoredFile, store_together
 from perdure.model import BlobId, ChunkId, ChunkKind, Observer, Tid
 from perdure.pool import Pool
 from perdure.repository import Writer
@@ -27,6 +27,8 @@ _FIRST = 128 << 10
 """Bytes of a blob that are read ahead."""
 _DAY = 3
 """How many folders lead to that of a day."""
+_DAYS = 30
+"""How many days are stored together."""
 _IN_WORK = 256
 """How many blobs may be on their way into the repository."""
 
@@ -219,7 +221,7 @@ class _Keeper:
         self._warnings = 0
         self._fresh = fresh
         self._before: dict[BlobId, StoredFile] = {}
-        self._day: tuple[str, ...] | None = None
+        self._days: dict[tuple[str, ...], Folder] = {}
         self._known_day: tuple[str, ...] | None = None
 
     def keep_all(self, certain: AbstractSet[BlobId], uncertain: AbstractSet[BlobId]) -> None:
@@ -343,17 +345,18 @@ class _Keeper:
         self.kept.count += have is None
         self.kept.size += file.size - (have.size if have is not None else 0)
         day = folders_in_snapshot(blob)[:_DAY]
-        if self._fresh and day != self._day:
-            self._finish_day()
-            self._day = day
+        if self._fresh and day not in self._days:
+            if len(self._days) == _DAYS:
+                self._finish_days()
+            self._days[day] = self._target.descend(day)
         self._target.put(blob, file)
 
-    def _finish_day(self) -> None:
-        """Store the folders of a day that is over, and let go of them: there may be very many."""
-        if self._day is not None:
-            folder = self._target.descend(self._day)
-            folder.store(self._writer)
+    def _finish_days(self) -> None:
+        """Store the folders of days that are over, and let go of them: there may be very many."""
+        store_together(list(self._days.values()), self._writer)
+        for folder in self._days.values():
             folder.forget()
+        self._days.clear()
 
     def _warn(self, message: str) -> None:
         """Warn, but not thousands of times: of a directory that is not mounted, every blob is gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -114,18 +114,11 @@ class Folder:
             self._identity = None
 
     def store(self, writer: Writer) -> ChunkId | None:
-        """Store what has changed, folders within first, those of the same depth together.
+        """Store what has changed, folders within first.
 
         Returns the chunk of the tree; None for an empty folder.
         """
-        levels: list[list[Folder]] = [[self]]
-        while levels[-1]:
-            levels.append([inner for folder in levels[-1] for inner in folder._folders.values()])
-        for level in reversed(levels):
-            stored = [(folder, folder._submit(writer)) for folder in level]
-            for folder, chunk in stored:
-                if chunk is not None:
-                    folder._identity = chunk.result()
+        store_together([self], writer)
         return self._stored
 
     @property
@@ -174,6 +167,18 @@ class Folder:
     def has_chunks(self, file: StoredFile) -> bool:
         """Whether the repository has all chunks of a file."""
         return all(self._repository.has(ChunkKind.DATA, chunk) for chunk in file.chunks)
+
+
+def store_together(folders: Sequence[Folder], writer: Writer) -> None:
+    """Store what has changed of some folders: those of the same depth together, the deepest first."""
+    levels: list[list[Folder]] = [list(folders)]
+    while levels[-1]:
+        levels.append([inner for folder in levels[-1] for inner in folder._folders.values()])
+    for level in reversed(levels):
+        stored = [(folder, folder._submit(writer)) for folder in level]
+        for folder, chunk in stored:
+            if chunk is not None:
+                folder._identity = chunk.result()
 
 
 def _folder_node(name: str, tree: ChunkId) -> Node:

@@ -1,7 +1,8 @@
 """Write a blob directory back (formats/blobs.py says how it is arranged).
 
-A blob appears under its name when it is whole. What is there already and right is not written again; what
-does not belong there is removed only after the database that goes with the blobs is in its place.
+Where there is a directory, a blob appears under its name when it is whole. What is there already and right is
+not written again; what does not belong there is removed only after the database that goes with the blobs is
+in its place.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ class BlobTarget:
     def write(self, blob: BlobId, content: Iterable[bytes]) -> None:
         """Write the file of a blob. Raises OSError."""
         place = self._place(blob)
+        self._make_folders(place.parent)
+        if self.new:  # nothing there is believed before the database is in its place
+            self._dress(write_new(place, content), _MODE)
+            return
         part = self.path / TEMPORARY / _PART.format(f"{blob.oid:016x}.{blob.tid:016x}")
         self._dress(write_new(part, content), _MODE)
-        self._make_folders(place.parent)
         os.rename(part, place)
 
     def mend(self, blob: BlobId) -> None:
@@ -118,9 +122,15 @@ class BlobTarget:
     def _make_folders(self, folder: Path) -> None:
         if folder in self._made:
             return
-        if not folder.is_dir():
+        try:
+            folder.mkdir()
+        except FileNotFoundError:
             self._make_folders(folder.parent)
-            folder.mkdir(exist_ok=True)
+            self._make_folders(folder)
+            return
+        except FileExistsError:
+            pass
+        else:
             give(folder, self._owner)
         self._made.add(folder)
 

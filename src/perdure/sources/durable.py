@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 Owner = tuple[int, int]
 """Numbers of a user and a group."""
 
@@ -59,8 +60,11 @@ def write_all(descriptor: int, data: bytes, position: int) -> int:
 
 def write_new(path: Path, parts: Iterable[bytes]) -> int:
     """Write a file that nobody else has a hand in; gives its open descriptor. Raises OSError."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, _NEW, 0o600)
+    except FileExistsError:
+        path.unlink()
+        descriptor = os.open(path, _NEW, 0o600)
     try:
         end = 0
         for part in parts:
