@@ -102,11 +102,13 @@ def test_chunks_are_stored_once(site: Site) -> None:
     repository = site.repository
     with repository.lock() as lock, repository.writer(lock) as writer:
         first = [writer.add(ChunkKind.DATA, TEXT) for _ in range(10)]
-        writer.add(ChunkKind.TREE, b'{"nodes":[]}\n')
-        apart = writer.add(ChunkKind.DATA, b'{"nodes":[]}\n')  # kinds are kept apart
+        others = [
+            writer.add(ChunkKind.TREE, b'{"nodes":[]}\n'),
+            writer.add(ChunkKind.DATA, b'{"nodes":[]}\n'),  # kinds are kept apart
+        ]
         tree = writer.add_tree(Tree(()))
         assert {future.result() for future in first} == {hashlib.sha256(TEXT).digest()}
-        assert apart.result()
+        assert {future.result() for future in others} == {tree}
         assert (writer.added.data_chunks, writer.added.tree_chunks) == (2, 1)
         writer.commit(Snapshot(time=TIME, tree=tree.hex(), paths=()))
         stored = sum(map(len, site.store.contents.values()))
