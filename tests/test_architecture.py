@@ -42,9 +42,13 @@ LAYERS: dict[str, set[str]] = {
             "history",
         ),
     },
+    "dropin": {
+        *("errors", "model", "config", "formats", "plan", "retention", "pool"),
+        *("repository", "sources", "stores", "history", "use case"),
+    },
     "cli": {
         *("errors", "model", "config", "formats", "retention"),
-        *("repository", "sources", "stores", "use case"),
+        *("repository", "sources", "stores", "use case", "dropin"),
     },
 }
 PURE = {"errors", "model", "formats", "plan", "retention"}
@@ -55,6 +59,8 @@ MOST_LINES, MOST_BODY_LINES = 450, 60
 def layer_of(module: str) -> str:
     """The layer of a module: its first part below the package, or "use case"."""
     part = [*module.split("."), ""][1]
+    if part == "dropin" and module.endswith(".command"):  # the command line of an older tool
+        return "cli"
     return part if part in LAYERS else "cli" if part == "__main__" else "use case"
 
 
