@@ -86,7 +86,7 @@ class Demo:
             if child.poll() is None:
                 child.terminate()
             try:
-                child.wait(10)
+                child.wait(60)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
@@ -95,7 +95,7 @@ class Demo:
     def wait_for_commits(self, count: int) -> None:
         """Wait until the writers have grown the main database by some transactions."""
         data = self.site / "Data.fs"
-        goal, deadline = data.stat().st_size + count * 1000, time.monotonic() + 30
+        goal, deadline = data.stat().st_size + count * 1000, time.monotonic() + 120
         while data.stat().st_size < goal:
             self.expect_alive()
             if time.monotonic() > deadline:
@@ -118,7 +118,7 @@ class Demo:
         """Pack through the server, which the writers do not notice."""
         before = (self.site / "Data.fs").stat().st_size
         for storage in ("catalog", "main"):
-            db = ZEO.DB(self.socket, storage=storage, wait_timeout=20)
+            db = ZEO.DB(self.socket, storage=storage, wait_timeout=60)
             db.pack()
             db.close()
         after = (self.site / "Data.fs").stat().st_size

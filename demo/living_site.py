@@ -72,9 +72,9 @@ def client(folder: Path, address: str) -> Iterator[DB]:
         storage="main",
         blob_dir=str(folder / "blobs"),
         shared_blob_dir=True,
-        wait_timeout=20,
+        wait_timeout=60,
     )
-    catalog = ClientStorage(address, storage="catalog", wait_timeout=20)
+    catalog = ClientStorage(address, storage="catalog", wait_timeout=60)
     with databases(main, catalog) as db:
         yield db
 

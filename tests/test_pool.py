@@ -22,7 +22,7 @@ def test_what_waits_is_bounded(pool: Pool) -> None:
 
     def work(job: int) -> int:
         running.append(job)
-        gate.wait(10)
+        gate.wait(60)
         return job
 
     first = [pool.submit(4, work, job) for job in range(2)]

@@ -78,6 +78,7 @@ class Server:
         for number in range(WRITERS):
             notes = str(self.folder / f"notes{number}")
             self._run(writer, self.address, str(number), notes, str(self.blobs))
+            wait_for(self.confirmed)  # two that make the databases' roots at once conflict
 
     def _run(self, *arguments: str) -> None:
         log = (self.folder / "log").open("ab")
@@ -87,12 +88,12 @@ class Server:
     def stop_writers(self) -> None:
         (self.folder / "stop").touch()
         for writer in self.processes[1:]:
-            assert writer.wait(20) == 0, (self.folder / "log").read_text()
+            assert writer.wait(60) == 0, (self.folder / "log").read_text()
 
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
     def confirmed(self) -> set[str]:
         """The tids that the server told a writer it had committed."""
@@ -167,7 +168,7 @@ def back_up_site(site: HistorySite, server: Server, observer: SilentObserver) ->
 
 def pack_now_and_then(server: Server, generations: list[Path], end: float) -> None:
     source = random.Random(8)
-    client: Any = ZEO.DB(server.address, storage="main", wait_timeout=20)
+    client: Any = ZEO.DB(server.address, storage="main", wait_timeout=60)
     while time.monotonic() < end:
         keep_generation(server.path, generations)
         # Undo records that lead into what a pack drops make ZODB give up, and leave the file as it is.
@@ -229,7 +230,7 @@ def assert_opens(site: HistorySite, name: SnapshotId, target: Path) -> bytes:
     return restored.files[0].read_bytes()
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about in time"

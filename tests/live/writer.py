@@ -28,9 +28,9 @@ def opened(address: str, blobs: str) -> Any:
     """The main database, with the catalog beside it."""
     together: dict[str, Any] = {}
     main = ClientStorage(
-        address, storage="main", blob_dir=blobs, shared_blob_dir=True, wait_timeout=10
+        address, storage="main", blob_dir=blobs, shared_blob_dir=True, wait_timeout=60
     )
-    catalog = ClientStorage(address, storage="catalog", wait_timeout=10)
+    catalog = ClientStorage(address, storage="catalog", wait_timeout=60)
     DB(catalog, databases=together, database_name="catalog")
     return DB(main, databases=together, database_name="main")
 
