@@ -8,6 +8,7 @@ from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
+from perdure.cli.commands_insight import drill, dump, ls
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -29,11 +30,14 @@ _COMMANDS = (
     backup,
     snapshots,
     log,
+    ls,
+    dump,
     restore,
     forget,
     prune,
     tag,
     check,
+    drill,
     repair,
     unlock,
     key,

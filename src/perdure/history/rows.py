@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.errors import DamageFound
 from perdure.formats.arrangement import Arrangement
 from perdure.formats.columns import Numbers
 from perdure.formats.extent import Extent, scan, scan_part
@@ -90,26 +91,33 @@ def rows_of(history: RepositoryHistory, name: LayoutName) -> Rows:
 
 
 def verbatim_extent(history: RepositoryHistory, name: LayoutName, layout: Layout) -> Extent:
-    """Give the range of a layout that is stored as it is, taken apart. Raises DamageFound."""
-    facts, where = layout.facts, f"{history.where}: {name}"
+    """Load the range of a layout that is stored as it is, and take it apart. Raises DamageFound."""
     segments = history.segments(layout)
     data = b"".join(history.chunks(chunk for each in segments for chunk in each.payload.chunks))
+    return parse_verbatim(data, layout, f"{history.where}: {name}")
+
+
+def parse_verbatim(data: bytes, layout: Layout, where: str) -> Extent:
+    """Take the bytes of a layout's range apart, which may be a part of one large transaction.
+
+    Raises DamageFound.
+    """
+    facts, transactions = layout.facts, layout.transactions
     if facts.begins is None and not facts.ends_inside:
         return scan(data, facts.start, where=where)
     if facts.begins is None:
-        return scan_part(
-            data, facts.start, TransactionHeader.parse(data, 0, facts.start), where=where
-        )
-    tid, length, status = (
-        int(column[0])
-        for column in (
-            layout.transactions.tid,
-            layout.transactions.length,
-            layout.transactions.status,
-        )
+        header = TransactionHeader.parse(data, 0, facts.start)
+        return scan_part(data, facts.start, header, where=where)
+    if not len(transactions):
+        raise DamageFound(f"{where}: it is in the middle of a transaction that it does not name")
+    tid, length = int(transactions.tid[0]), int(transactions.length[0])
+    status = bytes([int(transactions.status[0])])
+    return scan_part(
+        data,
+        facts.start,
+        TransactionHeader(facts.begins, tid, length, status, 0, 0, 0),
+        where=where,
     )
-    header = TransactionHeader(facts.begins, tid, length, bytes([status]), 0, 0, 0)
-    return scan_part(data, facts.start, header, where=where)
 
 
 def _rows_in(extent: Extent, layout: Layout) -> Rows:
