@@ -7,11 +7,11 @@ classes and nothing of Perdure. Standard input has one JSON object::
      "databases": [{"name": "main", "path": FILE, "blobs": FOLDER or null, "cut": TID,
                     "objects": [[OID, TID], ...]}]}
 
-(``path``: where to look for modules; oids and tids as 16 hexadecimal digits, the root object first). With ``classes`` objects are made, by the
-code that this Python can import; without, records are loaded and walked through, and nothing is unpickled.
-The answer is written to its file: for each database ``{"loaded": 12, "root": "module.Class",
-"blobs": 3, "unknown": {"module.Class": 2}, "failures": ["..."]}``; ``unknown`` are classes that cannot be
-imported.
+(``path``: where to look for modules; oids and tids are 16 hexadecimal digits, the root object comes first).
+With ``classes`` objects are made, by the code that this Python can import; without, records are loaded and
+walked through, and nothing is unpickled. The answer is written to its file: for each database ``{"loaded":
+12, "root": "module.Class", "blobs": 3, "unknown": {"module.Class": 2}, "failures": ["..."]}``; ``unknown``
+are classes that cannot be imported.
 """
 
 from __future__ import annotations
