@@ -1,4 +1,4 @@
-"""Commands that compare and add up: diff."""
+"""Commands that compare and add up: diff, stats."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
-from perdure.cli.options import reading_options
+from perdure.cli.options import reading_options, tags
 from perdure.cli.output import Output
 from perdure.cli.session import Session, with_session
 
 if TYPE_CHECKING:
     from perdure.diff import ClassChange, DatabaseChange, Side
     from perdure.history.changes import FileChange
+    from perdure.model import SnapshotId
+    from perdure.stats import SnapshotCost, SourceCost, Stats
 
 _SHOWN = 20
 """Classes that are shown to people, unless they want all."""
@@ -85,6 +87,8 @@ def _lines(change: DatabaseChange) -> list[tuple[str, str]]:
     sizes = " to ".join(
         messages.size(side.size) for side in (change.before, change.after) if side is not None
     )
+    come = _blobs(change.blobs_added, change.blobs_added_bytes)
+    gone = _blobs(change.blobs_removed, change.blobs_removed_bytes)
     return [
         ("size", sizes),
         ("transactions", f"+{change.transactions_added} -{change.transactions_removed}"),
@@ -92,11 +96,7 @@ def _lines(change: DatabaseChange) -> list[tuple[str, str]]:
             "objects",
             f"+{change.objects_added} -{change.objects_removed}, {change.objects_changed} changed",
         ),
-        (
-            "blobs",
-            f"+{_blobs(change.blobs_added, change.blobs_added_bytes)}"
-             f" -{_blobs(change.blobs_removed, change.blobs_removed_bytes)}",
-        ),
+        ("blobs", f"+{come} -{gone}"),
     ]
 
 
@@ -157,3 +157,139 @@ def _side_values(side: Side | None) -> dict[str, object] | None:
         "cut_time": messages.iso(side.cut.time) if side.cut.value else None,
         "size": side.size,
     }
+
+
+@click.command(short_help="Say what snapshots and sources cost, and how the repository grows.")
+@click.option("--host", help="List only snapshots of this host.")
+@tags("List only snapshots with all these tags.")
+@click.option("--source", help="List only this source, and snapshots that have it.")
+@reading_options
+@with_session
+def stats(session: Session, host: str | None, tags: tuple[str, ...], source: str | None) -> None:
+    """Say what each snapshot and each source costs, and how the repository grows day by day.
+
+    "added" is what a snapshot brought that no earlier one had; "alone" is what only it needs, so what
+    forgetting it would free. What is stored counts compressed. --host, --tag and --source choose what is
+    listed; the numbers themselves take all snapshots into account.
+    """
+    from perdure.selection import Selection, selected
+    from perdure.stats import stats as add_up
+
+    with session.reading() as repository, session.output.observer() as observer:
+        shown = {name for name, _ in selected(repository, Selection((), host, tags, source))}
+        found = add_up(repository, observer)
+    _show_stats(session.output, found, shown, source)
+
+
+def _show_stats(output: Output, found: Stats, shown: set[SnapshotId], source: str | None) -> None:
+    snapshots = [each for each in found.snapshots if each.id in shown]
+    names = {name for each in snapshots for name in each.sources if source in (None, name)}
+    sources = [each for each in found.sources if each.name in names]
+    if output.json:
+        _print_stats(output, found, snapshots, sources)
+        return
+    rows = [
+        (
+            each.id[:8],
+            messages.time(each.time),
+            messages.printable(each.hostname),
+            *map(messages.size, (each.restored, each.added, each.alone)),
+        )
+        for each in snapshots
+    ]
+    output.table(
+        ("snapshot", "time (UTC)", "host", "gives back", "added", "alone"),
+        rows,
+        (),
+        right=("gives back", "added", "alone"),
+    )
+    click.echo()
+    output.table(
+        ("source", "snapshots", "newest", "stored"),
+        [
+            (
+                messages.printable(each.name),
+                str(each.snapshots),
+                messages.size(each.restored),
+                messages.size(each.stored),
+            )
+            for each in sources
+        ],
+        (),
+        right=("snapshots", "newest", "stored"),
+    )
+    click.echo()
+    output.table(
+        ("day (UTC)", "snapshots", "added", "gives back"),
+        [
+            (
+                each.day.isoformat(),
+                str(each.snapshots),
+                messages.size(each.added),
+                messages.size(each.restored),
+            )
+            for each in found.days
+        ],
+        (),
+        right=("snapshots", "added", "gives back"),
+    )
+    click.echo()
+    for line in _totals(found):
+        click.echo(line)
+
+
+def _totals(found: Stats) -> list[str]:
+    saved = found.restored / found.stored if found.stored else 1.0
+    count = messages.count(len(found.snapshots), "snapshot")
+    restored, stored = messages.size(found.restored), messages.size(found.stored)
+    lines = [
+        f"{count} give back {restored}; {stored} are stored for that ({saved:.1f} : 1)",
+        f"deduplication {found.deduplication:.1f} : 1, compression {found.compression:.1f} : 1",
+    ]
+    if found.unneeded:
+        lines.append(f"{messages.size(found.unneeded)} are not needed: perdure prune frees them")
+    return lines
+
+
+def _print_stats(
+    output: Output, found: Stats, snapshots: list[SnapshotCost], sources: list[SourceCost]
+) -> None:
+    values = {
+        "snapshots": [
+            {
+                "id": each.id,
+                "time": messages.iso(each.time),
+                "hostname": each.hostname,
+                "sources": list(each.sources),
+                "restored": each.restored,
+                "added": each.added,
+                "alone": each.alone,
+            }
+            for each in snapshots
+        ],
+        "sources": [
+            {
+                "name": each.name,
+                "snapshots": each.snapshots,
+                "restored": each.restored,
+                "stored": each.stored,
+            }
+            for each in sources
+        ],
+        "days": [
+            {
+                "day": each.day.isoformat(),
+                "snapshots": each.snapshots,
+                "added": each.added,
+                "restored": each.restored,
+            }
+            for each in found.days
+        ],
+        "restored": found.restored,
+        "content": found.content,
+        "stored": found.stored,
+        "unneeded": found.unneeded,
+        "compression": round(found.compression, 3),
+        "deduplication": round(found.deduplication, 3),
+    }
+    output.event("summary", values)

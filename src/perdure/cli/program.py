@@ -7,7 +7,7 @@ import click
 from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
-from perdure.cli.commands_compare import diff
+from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_insight import drill, dump, ls
 from perdure.cli.commands_list import log, snapshots
@@ -32,6 +32,7 @@ _COMMANDS = (
     snapshots,
     log,
     diff,
+    stats,
     ls,
     dump,
     restore,
