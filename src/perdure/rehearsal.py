@@ -56,6 +56,17 @@ def _open(database: dict[str, Any]) -> Any:
     return storage
 
 
+def _accept(path: str) -> None:
+    """Let ZODB open what Python 2 wrote, too: the file is the same but for the magic (FS21, not FS30)."""
+    from ZODB.FileStorage.FileStorage import FileStorage
+
+    module = sys.modules[FileStorage.__module__]
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic in (b"FS21", b"FS30"):
+        module.packed_version = magic  # type: ignore[attr-defined]
+
+
 def _walk_records(databases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Load records as ZODB finds them, and what they refer to; nothing is unpickled."""
     answers = []
@@ -63,6 +74,7 @@ def _walk_records(databases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answer = _new_answer()
         answers.append(answer)
         try:
+            _accept(database["path"])
             storage = _open(database)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             _fail(answer, "", error)

@@ -107,7 +107,7 @@ def _blobs(count: int, size: int) -> str:
 def _show_file(output: Output, change: FileChange) -> None:
     if output.json:
         values = {
-            "path": messages.printable(change.path),
+            "path": change.path,
             "change": change.change,
             "size_before": change.before,
             "size_after": change.after,

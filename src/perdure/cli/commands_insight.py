@@ -131,7 +131,7 @@ def _line(entry: Entry) -> str:
 
 def _entry_values(entry: Entry) -> dict[str, object]:
     values: dict[str, object] = {
-        "path": messages.printable(entry.path),
+        "path": entry.path,
         "type": entry.kind,
         "size": entry.size,
         "time": messages.iso(entry.time) if entry.time else None,
