@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tarfile
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -185,6 +187,31 @@ def test_a_drill_that_fails(program: Program, damaged: list[int]) -> None:
     assert "drill failed: snapshot" in done.out
     assert "perdure check --objects" in done.err
     assert program("drill", "--json", code=13).events[-1]["verdict"] == "failed"
+
+
+def test_a_drill_that_is_ended(
+    program: Program, repository: Path, data_fs: Path, tmp_path: Path
+) -> None:
+    """SIGTERM while the site's Python works: it ends, too, and nothing is left."""
+    program(*backup_of(data_fs))
+    scratch, begun = tmp_path / "scratch", tmp_path / "begun"
+    scratch.mkdir()
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $$ > {begun}.new\nmv {begun}.new {begun}\nexec sleep 600\n")
+    python.chmod(0o755)
+    command = [sys.executable, "-m", "perdure", "drill", "--scratch", str(scratch)]
+    drill = subprocess.Popen([*command, "--python", str(python)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not begun.exists() and drill.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = int(begun.read_text())
+    assert len(list(scratch.iterdir())) == 1
+    drill.terminate()
+    _, said = drill.communicate(timeout=120)
+    assert (drill.returncode, said) == (130, b"perdure: interrupted\n")
+    assert list(scratch.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 def test_check_objects(program: Program, damaged: list[int]) -> None:

@@ -64,7 +64,9 @@ def check(
         )
         _show(session.output, report, (now() - started).total_seconds())
         found = []
-        if objects and not report.damaged:
+        if objects and report.damaged:
+            session.output.warning("the objects were not looked at: the repository is damaged")
+        elif objects:
             found = look_at_objects(session, repository, snapshot, source, at, observer)
     if report.damaged:
         raise RepositoryDamaged(
