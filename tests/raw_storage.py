@@ -20,7 +20,7 @@ def referring(*oids: int, database: str = "", weak: bool = False) -> bytes:
 
 
 def _reference(oid: int, database: str, weak: bool) -> bytes:
-    plain = b"C\x08" + p64(oid)
+    plain = b"C\x08" + oid.to_bytes(8, "big")
     if weak:
         return b"](X\1\0\0\0w" + plain + b"\x85eQ"
     if database:

@@ -21,7 +21,6 @@ from small_repository import Site
 from test_check_objects import Databases
 from ZODB.FileStorage import FileStorage
 
-from perdure import drill as module
 from perdure.drill import FAILED, PASSED, DrillReport, DrillRequest, drill
 from perdure.errors import StoreError, UsageError
 from perdure.model import SilentObserver, Tid
@@ -114,7 +113,7 @@ def test_records_that_are_compressed(site: Site, tmp_path: Path) -> None:
     assert report.sources[0].loaded == 2
 
 
-class Vanished(Persistent):
+class Vanished(Persistent):  # type: ignore[misc]
     """The site's Python does not know this class."""
 
 
@@ -191,7 +190,7 @@ def test_no_room(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     storage.close()
     back_up(site.repository, storage.path, blobs=storage.blobs)
     free = SimpleNamespace(f_bavail=5, f_frsize=4096)
-    monkeypatch.setattr(module.os, "statvfs", lambda path: free)
+    monkeypatch.setattr(os, "statvfs", lambda path: free)
     with pytest.raises(StoreError, match="has 20480 bytes free, and the drill may need"):
         rehearse(site, tmp_path)
 

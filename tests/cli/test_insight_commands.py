@@ -22,7 +22,6 @@ from raw_storage import BROKEN, raw_storage, referring
 from ZODB.FileStorage.FileStorage import FileIterator
 from ZODB.serialize import referencesf
 
-from perdure.cli import commands_insight
 from perdure.formats.keyfile import FOR_KEY_FILES
 from perdure.formats.object_records import read_record
 from perdure.repository import Repository
@@ -111,7 +110,7 @@ def test_dump_to_standard_output(program: Program, blobs: BlobStorage, tmp_path:
 def test_a_terminal_gets_no_content(
     program: Program, blobs: BlobStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands_insight.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert "not go to a terminal" in program("dump", "latest", "Data.fs", code=2).err
 
 

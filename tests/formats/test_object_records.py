@@ -31,18 +31,19 @@ from perdure.formats.object_records import (
 from perdure.formats.pickles import Name, Walk
 
 
-class Plain(Persistent):
+class Plain(Persistent):  # type: ignore[misc]
     """An object."""
 
 
-class WithArguments(Persistent):
+class WithArguments(Persistent):  # type: ignore[misc]
     """Of such an object a reference has the oid alone."""
 
     def __getnewargs__(self) -> tuple[int]:
         return (7,)
 
     def __new__(cls, number: int = 7) -> Self:
-        return super().__new__(cls)
+        made: Self = super().__new__(cls)
+        return made
 
 
 OID = p64(0x1234)
@@ -196,7 +197,7 @@ values = st.recursive(
 )
 
 
-class Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
+class Pickler(pickle._Pickler):
     """Python's own, which writes any protocol."""
 
     def persistent_id(self, obj: Any) -> Any:
@@ -213,7 +214,7 @@ def test_whatever_python_pickles(value: object, protocol: int) -> None:
     pickler.dump(value)
     wanted: list[int] = []
 
-    class Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    class Unpickler(pickle._Unpickler):
         def persistent_load(self, pid: Any) -> None:
             wanted.append(int.from_bytes(pid[0] if isinstance(pid, tuple) else pid, "big"))
 
