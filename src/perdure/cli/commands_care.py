@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from perdure.cli import messages
-from perdure.cli.options import reading_options, repository_options
+from perdure.cli.objects import look_at_objects
+from perdure.cli.options import moment, reading_options, repository_options
 from perdure.cli.output import Output
 from perdure.cli.session import Session, now, with_session
-from perdure.errors import RepositoryDamaged, UsageError
-from perdure.model import Subset
+from perdure.errors import DamageFound, RepositoryDamaged, UsageError
+from perdure.model import Subset, Tid
 
 if TYPE_CHECKING:
     from perdure.check import CheckReport, Finding
@@ -27,30 +29,57 @@ if TYPE_CHECKING:
     metavar="N%|n/t",
     help="Read a random N percent of the data, or the n-th of t parts.",
 )
+@click.option("--objects", is_flag=True, help="Look at every object of a snapshot's databases.")
+@click.option("--snapshot", metavar="ID", help="With --objects: this snapshot, not the latest.")
+@click.option("--source", help="With --objects: only this source.")
+@moment("--at", help="With --objects: the databases as they were at this time or transaction.")
 @reading_options
 @with_session
-def check(session: Session, read_data: bool, subset: Subset | None) -> None:
+def check(
+    session: Session,
+    read_data: bool,
+    subset: Subset | None,
+    objects: bool,
+    snapshot: str | None,
+    source: str | None,
+    at: Tid | datetime | None,
+) -> None:
     """Check that the repository is whole; where it is not, say what is lost.
 
     Without --read-data the structure is checked: index, snapshots, trees, and that all packfiles are
-    there with their right sizes. Exit code 13 means that damage was found.
+    there with their right sizes. With --objects every record of a snapshot is looked at, too: broken
+    pickles, references to objects that are not there, blobs without file and files without blob are
+    damage inside the database. Nothing is unpickled. Exit code 13 means that damage was found.
     """
     from perdure.check import check as look_through
 
     if read_data and subset:
         raise UsageError("--read-data and --read-data-subset exclude each other")
+    if (snapshot or source or at) and not objects:
+        raise UsageError("--snapshot, --source and --at say which --objects to look at")
     started = now()
     with session.reading() as repository, session.output.observer() as observer:
         report = look_through(
             repository, read_data=Subset() if read_data else subset, observer=observer
         )
-    _show(session.output, report, (now() - started).total_seconds())
+        _show(session.output, report, (now() - started).total_seconds())
+        found = []
+        if objects and report.damaged:
+            session.output.warning("the objects were not looked at: the repository is damaged")
+        elif objects:
+            found = look_at_objects(session, repository, snapshot, source, at, observer)
     if report.damaged:
         raise RepositoryDamaged(
             f"the repository at {repository.store.location} is damaged",
             hint="copy it as it is; then perdure repair index --read-data, perdure backup --verify-source"
             " (it stores again what the sources still have), perdure check --read-data, and for what is lost"
             " even so perdure repair snapshots",
+        )
+    if any(each.damaged for each in found):
+        raise DamageFound(
+            "objects in the snapshot are damaged",
+            hint="the repository is whole: the database itself was so when it was backed up. Look at the same"
+            " objects in earlier snapshots (--snapshot, --at), and take them from there",
         )
 
 

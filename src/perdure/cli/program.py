@@ -7,7 +7,9 @@ import click
 from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
+from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
+from perdure.cli.commands_insight import drill, dump, ls
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -29,11 +31,16 @@ _COMMANDS = (
     backup,
     snapshots,
     log,
+    diff,
+    stats,
+    ls,
+    dump,
     restore,
     forget,
     prune,
     tag,
     check,
+    drill,
     repair,
     unlock,
     key,

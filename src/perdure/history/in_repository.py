@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -127,6 +127,10 @@ class RepositoryHistory:
                 )
             payloads.append(stream.take(len(segment.payload.chunks)))
         return Piece(name, layout, tuple(catalogues), tuple(payloads), self._place(name))
+
+    def chunks(self, wanted: Iterable[ChunkId]) -> Iterator[bytes]:
+        """Load chunks of files, in order, reading ahead. Raises RepositoryDamaged, StoreError."""
+        return self._repository.load_many(ChunkKind.DATA, wanted)
 
     def has_payloads(self, segments: Sequence[StoredSegment]) -> bool:
         """Whether the repository has all chunks of the payloads of some segments."""

@@ -10,6 +10,7 @@ from perdure.errors import DamageFound
 from perdure.formats.catalogue import Catalogue
 from perdure.formats.history import LayoutName
 from perdure.formats.layout import Layout
+from perdure.model import Tid
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,11 @@ def check_follows(piece: Layout, end: int, where: str) -> None:
             f"{where}: the layout begins at byte {piece.facts.start} of the file,"
             f" the one before it ended at {end}: one is missing"
         )
+
+
+def names_until(names: Sequence[LayoutName], until: Tid | None) -> Sequence[LayoutName]:
+    """Leave out what lies behind the first layout that has a transaction above ``until``."""
+    if until is None:
+        return names
+    beyond = next((n for n, name in enumerate(names) if name.last_tid > until.value), None)
+    return names if beyond is None else names[: beyond + 1]

@@ -20,7 +20,13 @@ from perdure.formats.history import LayoutName
 from perdure.formats.layout import Layout, LayoutFacts
 from perdure.formats.references import groups_of, note_newest
 from perdure.formats.revisions import Revisions
-from perdure.history.reading import History, Piece, check_follows, check_seamless
+from perdure.history.reading import (
+    History,
+    Piece,
+    check_follows,
+    check_seamless,
+    names_until,
+)
 from perdure.model import NO_TID, Observer, Tid
 from perdure.pool import Pool
 
@@ -97,7 +103,7 @@ class _Rebuilding:
 
     def run(self, until: Tid | None, observer: Observer) -> Rebuilt:
         cut, stop, kept = NO_TID, None, 0
-        names = self._wanted(until)
+        names = names_until(self._names, until)
         places = standing_ranges(self._history, names, until, self._output.standing, observer)
         total = names[-1].start or 1
         pieces = self._history.pieces([name for name in names if name not in places])
@@ -134,15 +140,6 @@ class _Rebuilding:
             self._verbatim(piece, stop)
         else:
             self._assemble(piece, stop)
-
-    def _wanted(self, until: Tid | None) -> Sequence[LayoutName]:
-        """Leave out what lies behind the first layout that has a transaction above ``until``."""
-        if until is None:
-            return self._names
-        beyond = next(
-            (n for n, name in enumerate(self._names) if name.last_tid > until.value), None
-        )
-        return self._names if beyond is None else self._names[: beyond + 1]
 
     def _assemble(self, piece: Piece, stop: int | None) -> None:
         assembly = Assembly(
