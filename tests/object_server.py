@@ -1,6 +1,6 @@
 """Real S3 servers for tests, on 127.0.0.1 only: SeaweedFS, and rclone's as a poor one.
 
-Import the fixture that is wanted: ``object_server`` (SeaweedFS, started once a session), ``poor_server``
+Fixtures: ``object_server`` (SeaweedFS, started once a session), ``poor_server``
 (rclone, likewise), ``s3_environment`` (the server's credentials in the environment), and make an empty
 bucket for each test with ``object_server.bucket()``. A test that kills the server starts one of its own, with
 `seaweedfs`.
@@ -29,6 +29,7 @@ import pytest
 
 ACCESS_KEY = "perdure"
 SECRET_KEY = "perdure-secret"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 _PATIENCE = 120.0
 _ATTEMPTS = 5
 # Below the ports that a system gives out by itself, and so are the gRPC ports, 10000 above.
@@ -223,8 +224,8 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
 
