@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from perdure.repository import Lock, Owner, Repository
     from perdure.stores import Store
 
+_REQUESTS_AT_ONCE = 5
+"""To a store that is far; restic's number."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -66,12 +69,14 @@ class Session:
 
         Raises NoRepository, WrongPassword, UsageError, RepositoryDamaged, StoreError.
         """
-        store = self.store()
+        from perdure.stores import is_far
+
+        store, far = self.store(), is_far(self.settings.location)
         if dry_run:
             from perdure.stores.wrappers import DryRunStore
 
-            store = DryRunStore(store)
-        with closing(self._open(store)) as repository:
+            store, far = DryRunStore(store), False
+        with closing(self._open(store, far=far)) as repository:
             yield repository
 
     @contextmanager
@@ -113,14 +118,21 @@ class Session:
 
         return Owner(user_name(), host_name(), now())
 
-    def _open(self, store: Store) -> Repository:
+    def _open(self, store: Store, *, far: bool) -> Repository:
         from perdure.errors import NoRepository, WrongPassword
         from perdure.repository import Repository
 
-        cache = self.settings.cache
+        def opened(password: str) -> Repository:
+            # Who waits for a network can wait for several answers at once.
+            workers = max(os.cpu_count() or 1, _REQUESTS_AT_ONCE) if far else None
+            cache = self.settings.cache
+            return Repository.open(
+                store, password, cache=cache, clock=now, workers=workers, far=far
+            )
+
         password = given_password(self.settings)
         if password is not None:
-            return Repository.open(store, password, cache=cache, clock=now)
+            return opened(password)
         if not has_repository(store):
             # Said before a person types a password for nothing.
             raise NoRepository(
@@ -129,10 +141,10 @@ class Session:
             )
         for _ in range(ATTEMPTS - 1):
             try:
-                return Repository.open(store, ask_password(), cache=cache, clock=now)
+                return opened(ask_password())
             except WrongPassword as error:
                 self.output.warning(str(error))
-        return Repository.open(store, ask_password(), cache=cache, clock=now)
+        return opened(ask_password())
 
 
 def has_repository(store: Store) -> bool:
