@@ -77,10 +77,7 @@ class ObjectServer:
     def start(self) -> None:
         """Start the server on the ports that it had, at first on free ones, and wait until it answers."""
         for attempt in range(1, _ATTEMPTS + 1):
-            if not self.ports:
-                ports = _free_ports(self.port_count)
-            else:
-                ports = self.ports
+            ports = self.ports or _free_ports(self.port_count)
             with (self.folder / "log").open("ab") as log:
                 self.process = subprocess.Popen(
                     self.command(self.folder, ports),

@@ -31,9 +31,9 @@ R = TypeVar("R")
 class Session:
     """What a command is given: its settings, its output, and a way to the repository."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, output: Output | None = None) -> None:
         self.settings = settings
-        self.output = Output(settings)
+        self.output = output or Output(settings)
 
     @functools.cached_property
     def config(self) -> Config:
@@ -53,15 +53,17 @@ class Session:
 
     def place(self, location: str) -> Store:
         """Give the store of a location, which need not be the repository's. Raises UsageError."""
-        store = reach(
-            location, self.settings.environment, self.output.warning, self.output.traffic
-        )
+        store = reach(location, self.settings.environment, self.output.warning, self.output.traffic)
         limit = self.settings.upload_limit
         if limit is None:
             return store
         from perdure.stores.wrappers import LimitedStore
 
         return LimitedStore(store, limit, time.sleep, time.monotonic)
+
+    def beside(self, settings: Settings) -> Session:
+        """Give a session for another repository, in the same command."""
+        return Session(settings, self.output)
 
     @contextmanager
     def repository(self, *, dry_run: bool = False) -> Iterator[Repository]:
@@ -93,12 +95,18 @@ class Session:
     @contextmanager
     def reading(self) -> Iterator[Repository]:
         """Open the repository, and lock it unless ``--no-lock`` was given."""
+        with self.reading_locked() as (repository, _):
+            yield repository
+
+    @contextmanager
+    def reading_locked(self) -> Iterator[tuple[Repository, Lock | None]]:
+        """The same, with the lock, for who has to keep it by himself."""
         with self.repository() as repository:
             if self.settings.no_lock:
-                yield repository
+                yield repository, None
                 return
-            with self._reading_lock(repository):
-                yield repository
+            with self._reading_lock(repository) as lock:
+                yield repository, lock
 
     def _reading_lock(self, repository: Repository) -> Lock:
         from perdure.errors import StoreError
@@ -141,10 +149,10 @@ class Session:
             )
         for _ in range(ATTEMPTS - 1):
             try:
-                return opened(ask_password())
+                return opened(ask_password(store.location))
             except WrongPassword as error:
                 self.output.warning(str(error))
-        return opened(ask_password())
+        return opened(ask_password(store.location))
 
 
 def has_repository(store: Store) -> bool:

@@ -42,7 +42,9 @@ _HINTS = {
     "QuotaExceeded": "make room there; what was stored before is whole",
     "XMinioStorageFull": "make room there; what was stored before is whole",
 }
-_FORBIDDEN = "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
+_FORBIDDEN = (
+    "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
+)
 _FORBIDDEN += f" Delete (of locks). Or they are wrong: {_KEYS}"
 _UNREACHABLE = "is the endpoint right, and can this machine reach it?"
 
@@ -104,8 +106,10 @@ class ObjectStore:
         if self._gives_ranges:
             try:
                 if stop is None:
-                    wanted = {"range": {"offset": start}}
-                    return self._obstore.get(self._client, name, options=wanted).bytes().to_bytes()
+                    behind = self._obstore.get(
+                        self._client, name, options={"range": {"offset": start}}
+                    )
+                    return behind.bytes().to_bytes()
                 return self._obstore.get_range(self._client, name, start=start, end=stop).to_bytes()
             except self._obstore.exceptions.GenericError as error:
                 if "416" in str(error) and _STATUS.search(str(error)):
@@ -168,27 +172,24 @@ def open_object_store(place: Place, environment: Mapping[str, str]) -> ObjectSto
 def _s3(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import S3Store
 
-    settings = s3_settings(place, environment)
+    settings: Any = s3_settings(place, environment)
     endpoint = settings.get("endpoint", "")
-    return S3Store(
-        place.bucket,
-        config={**settings, "virtual_hosted_style_request": False, "disable_bulk_delete": True},  # type: ignore[typeddict-item]
-        **_shared(place, endpoint),
-    )
+    settings |= {"virtual_hosted_style_request": False, "disable_bulk_delete": True}
+    return S3Store(place.bucket, config=settings, **_shared(place, endpoint))
 
 
 def _gs(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import GCSStore
 
-    settings = gs_settings(place, environment)
-    return GCSStore(place.bucket, config=settings, **_shared(place, settings.get("base_url", "")))  # type: ignore[arg-type]
+    settings: Any = gs_settings(place, environment)
+    return GCSStore(place.bucket, config=settings, **_shared(place, settings.get("base_url", "")))
 
 
 def _az(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import AzureStore
 
-    settings = az_settings(place, environment)
-    return AzureStore(place.bucket, config=settings, **_shared(place, settings.get("endpoint", "")))  # type: ignore[arg-type]
+    settings: Any = az_settings(place, environment)
+    return AzureStore(place.bucket, config=settings, **_shared(place, settings.get("endpoint", "")))
 
 
 _CLIENTS: dict[str, Callable[[Place, Mapping[str, str]], Client]] = {

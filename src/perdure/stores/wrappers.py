@@ -11,7 +11,6 @@ from perdure.errors import NameNotFound, StoreError
 from perdure.stores import LeavesBehind, Store
 from perdure.stores.memory import MemoryStore
 
-
 PAGE = 1000
 """Names that an object store gives in one answer: a list of more takes several requests."""
 
