@@ -7,7 +7,7 @@ import http.client
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +48,7 @@ class Proxy:
     bytes_received: int = 0
     struck: Counter[Fault] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def by_verb(self) -> dict[str, int]:
@@ -58,6 +59,17 @@ class Proxy:
         """Give a place behind the proxy as Perdure writes it."""
         more = "".join(f"&{name}={value}" for name, value in options.items())
         return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}{more}"
+
+    def note(self, verb: str, path: str, size: int) -> Fault | None:
+        """Count a request; gives what happens to it."""
+        with self._mutex:
+            asked = Asked(len(self.asked) + 1, verb, path)
+            self.asked.append(asked)
+            self.bytes_sent += size
+            fault = self.harm(asked)
+            if fault:
+                self.struck[fault] += 1
+        return fault
 
     def reset(self) -> None:
         """Count anew, and do no harm."""
@@ -70,12 +82,10 @@ class Proxy:
 def once_each(fault: Fault, verb: str | None = None) -> Harm:
     """Harm the first try of each request (of a verb); the second passes."""
     known: set[tuple[str, str]] = set()
-    mutex = threading.Lock()
 
     def harm(asked: Asked) -> Fault | None:
-        with mutex:
-            first = (asked.verb, asked.path) not in known
-            known.add((asked.verb, asked.path))
+        first = (asked.verb, asked.path) not in known
+        known.add((asked.verb, asked.path))
         return fault if first and verb in (None, asked.verb) else None
 
     return harm
@@ -84,103 +94,101 @@ def once_each(fault: Fault, verb: str | None = None) -> Harm:
 @contextlib.contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
     """Run a proxy in front of ``upstream``, the URL of a server on this machine."""
-    host = urlsplit(upstream).netloc
-    mutex = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            with mutex:
-                asked = Asked(len(running.asked) + 1, verb_of(self.command, self.path), self.path)
-                running.asked.append(asked)
-                running.bytes_sent += len(body)
-                fault = running.harm(asked)
-                if fault:
-                    running.struck[fault] += 1
-            if fault is Fault.SILENT:
-                running.over.wait(60)
-            if fault in (Fault.REFUSED, Fault.SILENT):
-                self.cut()
-            elif fault in (Fault.ERROR_500, Fault.BUSY_503):
-                self.complain(fault)
-            else:
-                self.forward(body, fault)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
-
-        def forward(self, body: bytes, fault: Fault | None) -> None:
-            server = http.client.HTTPConnection(host, timeout=120)
-            try:
-                server.putrequest(
-                    self.command, self.path, skip_host=True, skip_accept_encoding=True
-                )
-                for name, value in self.headers.items():
-                    if name.lower() != "connection":
-                        server.putheader(name, value)
-                server.endheaders(body)
-                answer = server.getresponse()
-                content = answer.read()
-            except (OSError, http.client.HTTPException):
-                self.cut()
-                return
-            finally:
-                server.close()
-            if fault is Fault.LOST:
-                self.cut()
-                return
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
-                    self.send_header(name, value)
-            length = len(content)
-            if self.command == "HEAD":
-                length = int(answer.headers.get("Content-Length") or 0)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            if fault is Fault.TORN:
-                self.wfile.write(content[: len(content) // 2])
-                self.cut()
-                return
-            self.wfile.write(content)
-            with mutex:
-                running.bytes_received += len(content)
-
-        def complain(self, fault: Fault) -> None:
-            status, code = (500, "InternalError") if fault is Fault.ERROR_500 else (503, "SlowDown")
-            text = f"<Error><Code>{code}</Code></Error>".encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(text)
-
-        def cut(self) -> None:
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 64
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass  # the client has gone
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        running = Proxy(f"http://127.0.0.1:{server.server_address[1]}")
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        server.upstream = urlsplit(upstream).netloc
+        server.running = Proxy(f"http://127.0.0.1:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
-            yield running
+            yield server.running
         finally:
-            running.over.set()
+            server.running.over.set()
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    upstream: str
+    running: Proxy
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # the client has gone
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.server.running.note(verb_of(self.command, self.path), self.path, len(body))
+        if fault is Fault.SILENT:
+            self.server.running.over.wait(60)
+        if fault in (Fault.REFUSED, Fault.SILENT):
+            self.cut()
+        elif fault in (Fault.ERROR_500, Fault.BUSY_503):
+            self.complain(fault)
+        else:
+            self.forward(body, fault)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+    def forward(self, body: bytes, fault: Fault | None) -> None:
+        try:
+            answer, content = self.ask(body)
+        except (OSError, http.client.HTTPException):
+            self.cut()
+            return
+        if fault is Fault.LOST:
+            self.cut()
+            return
+        length = len(content)
+        if self.command == "HEAD":
+            length = int(answer.headers.get("Content-Length") or 0)
+        self.begin(answer.status, length, answer.headers)
+        if fault is Fault.TORN:
+            self.wfile.write(content[: len(content) // 2])
+            self.cut()
+            return
+        self.wfile.write(content)
+        self.server.running.bytes_received += len(content)
+
+    def ask(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        with contextlib.closing(
+            http.client.HTTPConnection(self.server.upstream, timeout=120)
+        ) as server:
+            server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() != "connection":
+                    server.putheader(name, value)
+            server.endheaders(body)
+            answer = server.getresponse()
+            return answer, answer.read()
+
+    def complain(self, fault: Fault) -> None:
+        status, code = (500, "InternalError") if fault is Fault.ERROR_500 else (503, "SlowDown")
+        text = f"<Error><Code>{code}</Code></Error>".encode()
+        self.begin(status, len(text), {})
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def begin(self, status: int, length: int, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def cut(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 def verb_of(method: str, path: str) -> str:

@@ -69,6 +69,9 @@ def test_a_server_that_does_not_answer_is_left(front: Proxy, bucket: str) -> Non
     store = patient(open_store(front.url(bucket, timeout="2"), CREDENTIALS))
     store.put(NAME, b"content")
     front.harm = once_each(Fault.SILENT, "get")
+    with pytest.raises(StoreUnavailable, match="no answer came in time"):
+        open_store(front.url(bucket, timeout="2"), CREDENTIALS).get(NAME)
+    front.harm = once_each(Fault.SILENT, "get")
     assert store.get(NAME) == b"content"
     assert store.retries >= 1
 
@@ -121,7 +124,7 @@ def test_a_bucket_that_is_not_there(front: Proxy, verb: str) -> None:
 
 def test_nobody_listens() -> None:
     store = open_store("s3://bucket/x?endpoint=http://127.0.0.1:1", CREDENTIALS)
-    with pytest.raises(StoreUnavailable, match="cannot read config") as caught:
+    with pytest.raises(StoreUnavailable, match=r"cannot read config.*connection refused") as caught:
         store.get("config")
     assert "endpoint" in str(caught.value.hint)
 

@@ -28,6 +28,11 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509}
 _TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted"}
 _STATUS = re.compile(r"status code: (\d{3})([A-Za-z -]*)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
+_TOLD = re.compile(
+    r'message: "([^"\n]{1,120})"|error: "([^"\n]{1,120})"|(invalid peer certificate: \w{1,40})'
+)
+_METADATA = "169.254.169.254"
+"""Where Amazon's machines ask which role they have."""
 _NO_RANGES = "non-partial response"
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws/credentials"
 _HINTS = {
@@ -144,10 +149,12 @@ class ObjectStore:
         text = str(error)
         status, code = _STATUS.search(text), _CODE.search(text)
         what = f"cannot {verb} {name} in {self._location}"
+        if status is None and _METADATA in text:
+            return StoreError(
+                f"{what}: no credentials are given, and this machine has no role", hint=_KEYS
+            )
         if status is None:
-            why = text.splitlines()[0] if text else type(error).__name__
-            why = re.sub(r"^Generic \w+ error: |Error performing .*?(?= - )( - )?", "", why)
-            return StoreUnavailable(f"{what}: {_shortened(why)}", hint=_UNREACHABLE)
+            return StoreUnavailable(f"{what}: {_reason(text)}", hint=_UNREACHABLE)
         number, named = int(status[1]), code[1] if code else ""
         if number == 404 and not named:
             named = "NoSuchBucket"
@@ -157,6 +164,16 @@ class ObjectStore:
         if number in _TRANSIENT or named in _TRANSIENT_CODES:
             kind = StoreUnavailable
         return kind(f"{what}: the server answered {answer}", hint=hint)
+
+
+def _reason(text: str) -> str:
+    """Find out of what the library says why there was no answer."""
+    told = _TOLD.search(text)
+    if told:
+        return (told[1] or told[2] or told[3]).lower()
+    if "kind: Timeout" in text or "TimedOut" in text:
+        return "no answer came in time"
+    return "the connection broke" if "HttpError" in text else _shortened(text)
 
 
 def open_object_store(place: Place, environment: Mapping[str, str]) -> ObjectStore:
