@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 from blob_storage import BlobStorage
@@ -20,8 +23,12 @@ from faulty_proxy import Asked, Fault, Proxy, once_each, proxy
 from object_server import ObjectServer, seaweedfs
 
 from perdure.repository import packer as packer_module
+from perdure.stores import retrying
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("s3_environment")]
+
+
+ByRestic = Callable[..., str]
 
 
 @pytest.fixture
@@ -32,20 +39,36 @@ def front(object_server: ObjectServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def far(
-    program: Program, object_server: ObjectServer, front: Proxy, monkeypatch: pytest.MonkeyPatch
+    program: Program,
+    object_server: ObjectServer,
+    front: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> str:
     """A new repository behind the proxy; the environment leads to it. Gives its bucket."""
     bucket = object_server.bucket()
-    monkeypatch.setenv("PERDURE_PASSWORD", "secret")
     monkeypatch.setenv("PERDURE_REPOSITORY", front.url(bucket))
-    program("init")
+    # A key file opens at once: scrypt's strength is for passwords that people choose.
+    program("init", "--new-password-file", str(tmp_path / "key"))
+    monkeypatch.setenv("PERDURE_PASSWORD_FILE", str(tmp_path / "key"))
     front.reset()
     return bucket
 
 
-def as_path(url: str) -> Any:
-    """A place for the fixture ``restic``."""
-    return url
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = functools.partial(retrying.Patience, first_pause=0.02, longest_pause=1.0)
+    monkeypatch.setattr(retrying, "Patience", short)
+
+
+@pytest.fixture
+def by_restic(restic: Restic, tmp_path: Path) -> ByRestic:
+    """The stock restic, with the key file of these repositories."""
+
+    def call(place: str, *arguments: str) -> str:
+        return restic(cast(Path, place), "--password-file", str(tmp_path / "key"), *arguments)
+
+    return call
 
 
 def restored(program: Program, folder: Path, *arguments: str) -> bytes:
@@ -87,7 +110,7 @@ def test_an_increment_costs_less_than_twenty_requests(
 
 def test_a_life_in_a_bucket(
     program: Program, far: str, object_server: ObjectServer, data_fs: Path, tmp_path: Path,
-    restic: Restic,
+    by_restic: ByRestic,
 ) -> None:  # fmt: skip
     program("backup", "--filestorage", str(data_fs))
     before = data_fs.read_bytes()
@@ -96,11 +119,11 @@ def test_a_life_in_a_bucket(
     url = object_server.restic_url(far)
 
     assert restored(program, tmp_path / "now", "-r", url) == data_fs.read_bytes()
-    assert len(program("snapshots", "--json").events[0]) == 2
-    restic(as_path(url), "check", "--read-data")
+    assert len(json.loads(program("snapshots", "--json").out)) == 2
+    by_restic(url, "check", "--read-data")
     program("forget", "--keep-last", "1", "--prune", "--max-unused", "0")
-    restic(as_path(url), "check", "--read-data")
-    restic(as_path(url), "restore", "latest", "--target", str(tmp_path / "by-restic"))
+    by_restic(url, "check", "--read-data")
+    by_restic(url, "restore", "latest", "--target", str(tmp_path / "by-restic"))
     program(
         "assemble", str(tmp_path / "by-restic" / "Data.fs.history"), str(tmp_path / "assembled")
     )
@@ -110,12 +133,12 @@ def test_a_life_in_a_bucket(
 
 def test_a_poor_server_will_do(
     program: Program, poor_server: ObjectServer, data_fs: Path, tmp_path: Path,
-    restic: Restic, monkeypatch: pytest.MonkeyPatch,
+    by_restic: ByRestic, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     bucket = poor_server.bucket()
-    monkeypatch.setenv("PERDURE_PASSWORD", "secret")
     monkeypatch.setenv("PERDURE_REPOSITORY", poor_server.url(bucket))
-    program("init")
+    program("init", "--new-password-file", str(tmp_path / "key"))
+    monkeypatch.setenv("PERDURE_PASSWORD_FILE", str(tmp_path / "key"))
     program("backup", "--filestorage", str(data_fs))
     commit(data_fs, 5)
     program("backup", "--filestorage", str(data_fs))
@@ -124,10 +147,10 @@ def test_a_poor_server_will_do(
     for place in (poor_server.url(bucket), poor_server.url(bucket, "mirror")):
         program("check", "--read-data", "-r", place, "--no-cache")
     assert restored(program, tmp_path / "out", "--no-cache") == data_fs.read_bytes()
-    restic(as_path(poor_server.restic_url(bucket, "mirror")), "check", "--read-data")
+    by_restic(poor_server.restic_url(bucket, "mirror"), "check", "--read-data")
 
 
-@pytest.mark.parametrize("fault", [each for each in Fault if each is not Fault.SILENT])
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.BUSY_503, Fault.TORN])
 def test_faults_on_the_way(
     program: Program, far: str, front: Proxy, data_fs: Path, tmp_path: Path, fault: Fault
 ) -> None:
@@ -162,11 +185,11 @@ def test_a_server_that_is_killed_and_comes_back(
     program: Program, data_fs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packer_module, "PACKFILE_SIZE", 1 << 20)
-    monkeypatch.setenv("PERDURE_PASSWORD", "secret")
     big(data_fs, 12)
     with seaweedfs() as server, proxy(server.endpoint) as front:
         monkeypatch.setenv("PERDURE_REPOSITORY", front.url(server.bucket()))
-        program("init")
+        program("init", "--new-password-file", str(tmp_path / "key"))
+        monkeypatch.setenv("PERDURE_PASSWORD_FILE", str(tmp_path / "key"))
         down = threading.Event()
 
         def harm(asked: Asked) -> Fault | None:
@@ -235,8 +258,6 @@ def test_a_backup_that_is_killed_goes_on_where_it_was(
 
 def _wait_for_notes(cache: Path, count: int) -> int:
     """Wait until a backup has noted so many packfiles; gives how many it has."""
-    import time
-
     deadline = time.monotonic() + 120
     noted = 0
     while noted < count and time.monotonic() < deadline:
@@ -247,12 +268,12 @@ def _wait_for_notes(cache: Path, count: int) -> int:
 
 def test_mirror_and_copy_between_places(
     program: Program, far: str, object_server: ObjectServer, data_fs: Path, tmp_path: Path,
-    restic: Restic, monkeypatch: pytest.MonkeyPatch,
+    by_restic: ByRestic, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     program("backup", "--filestorage", str(data_fs))
     local = tmp_path / "mirror"
     program("mirror", str(local))
-    restic(local, "check", "--read-data")
+    by_restic(str(local), "check", "--read-data")
     commit(data_fs, 3)
     program("backup", "--filestorage", str(data_fs))
     away = object_server.url(object_server.bucket(), "mirror")
@@ -263,12 +284,13 @@ def test_mirror_and_copy_between_places(
         assert not again["bytes_copied"]
         program("check", "--read-data", "-r", place)
     assert restored(program, tmp_path / "out", "-r", away) == data_fs.read_bytes()
-    restic(as_path(away_for_restic(object_server, away)), "check", "--read-data")
+    by_restic(away_for_restic(object_server, away), "check", "--read-data")
 
-    monkeypatch.setenv("PERDURE_FROM_PASSWORD", "secret")
-    monkeypatch.setenv("PERDURE_PASSWORD", "another")
+    monkeypatch.setenv("PERDURE_FROM_PASSWORD_FILE", str(tmp_path / "key"))
     other = str(tmp_path / "other")
-    program("init", "-r", other)
+    monkeypatch.delenv("PERDURE_PASSWORD_FILE")
+    program("init", "-r", other, "--new-password-file", str(tmp_path / "another"))
+    monkeypatch.setenv("PERDURE_PASSWORD_FILE", str(tmp_path / "another"))
     rehearsed = program("copy", "-n", "--json", "-r", other, "--from", away).summary
     report = program("copy", "--json", "-r", other, "--from", away).summary
     assert len(report["copied"]) == len(rehearsed["copied"]) == 2
@@ -276,12 +298,8 @@ def test_mirror_and_copy_between_places(
     assert program("copy", "--json", "-r", other, "--from", away).summary["already_there"] == 2
     assert restored(program, tmp_path / "again", "-r", other) == data_fs.read_bytes()
     program("check", "--read-data", "-r", other)
-    assert "mirror of the other" in _same(program, monkeypatch, away, str(local))
-
-
-def _same(program: Program, monkeypatch: pytest.MonkeyPatch, one: str, other: str) -> str:
-    monkeypatch.setenv("PERDURE_PASSWORD", "secret")
-    return program("copy", "-r", one, "--from", other, code=2).err
+    monkeypatch.setenv("PERDURE_PASSWORD_FILE", str(tmp_path / "key"))
+    assert "mirror of the other" in program("copy", "-r", away, "--from", str(local), code=2).err
 
 
 def away_for_restic(server: ObjectServer, url: str) -> str:
