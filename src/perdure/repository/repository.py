@@ -73,6 +73,7 @@ class Repository:
         if far and self._cache:
             self._copies = CopyingStore(store, self._cache / "packfiles", clock())
             self._near = ChunkReader(self._copies, self._key)
+        self._afresh: CopyingStore | None = None
         self._index: Index | None = None
         self._cache_is_trusted = cache is not None
         self._lock: Lock | None = None
@@ -155,6 +156,9 @@ class Repository:
             self._pool = None
         if self._copies:
             self._copies.tidy()
+        if self._afresh:
+            self._afresh.clear()
+            self._afresh = None
 
     def lock(self, *, exclusive: bool = False, wait: timedelta = timedelta(0)) -> Lock:
         """Lock the repository; the lock is a context manager. Raises RepositoryLocked."""
@@ -220,6 +224,21 @@ class Repository:
     def load_tree(self, chunk_id: ChunkId) -> Tree:
         """Give a tree. Raises RepositoryDamaged, StoreError."""
         return Tree.decode(self.load(ChunkKind.TREE, chunk_id), f"tree {chunk_id.hex()}")
+
+    def read_tree_afresh(self, places: list[Location]) -> bytes:
+        """Give a tree as it is in the store now, not in any cache of another run.
+
+        From a store that is far, whole packfiles are fetched, for this run: all trees will be read.
+        Raises RepositoryDamaged, StoreError.
+        """
+        if self._copies and self._cache:
+            if self._afresh is None:
+                folder = self._cache / f"afresh-{os.urandom(8).hex()}"
+                self._afresh = CopyingStore(self.store, folder, self.clock())
+            with suppress(RepositoryDamaged, NameNotFound):
+                self._afresh.fetch(packfile_name(places[0].packfile))
+                return ChunkReader(self._afresh, self._key).read(places)
+        return self.reader.read(places)
 
     def writer(self, lock: Lock, known: Index | None = None) -> Writer:
         """Give what adds chunks and commits a snapshot, under ``lock``; a context manager.

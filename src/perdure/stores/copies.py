@@ -77,6 +77,13 @@ class CopyingStore:
                 if entry.stat().st_mtime < self._now - UNUSED.total_seconds():
                     os.unlink(entry.path)
 
+    def clear(self) -> None:
+        """Remove all copies, and the folder."""
+        with suppress(OSError):
+            for path in self._folder.iterdir():
+                path.unlink(missing_ok=True)
+            self._folder.rmdir()
+
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """List the store."""
         return self._store.list(prefix)
