@@ -256,6 +256,32 @@ def test_a_backup_that_is_killed_goes_on_where_it_was(
     assert pruned["bytes_freed"] < 1 << 20, pruned  # nothing was sent for nothing
 
 
+def test_who_waits_for_a_server_can_be_interrupted(
+    program: Program, far: str, front: Proxy, data_fs: Path
+) -> None:
+    command = [sys.executable, "-m", "perdure", "backup", "--filestorage", str(data_fs)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    refused = threading.Event()
+
+    def harm(asked: Asked) -> Fault | None:
+        if any(each.verb == "put" and "/data/" in each.path for each in front.asked):
+            if len(front.asked) > 15:
+                refused.set()
+            return Fault.BUSY_503
+        return None
+
+    front.harm = harm
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert refused.wait(120)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 130, said
+    assert "interrupted" in said
+    front.reset()
+    program("backup", "--filestorage", str(data_fs))
+    program("check", "--read-data")
+
+
 def _wait_for_notes(cache: Path, count: int) -> int:
     """Wait until a backup has noted so many packfiles; gives how many it has."""
     deadline = time.monotonic() + 120

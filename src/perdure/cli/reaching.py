@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from perdure.stores.retrying import RetryingStore
     from perdure.stores.wrappers import CountingStore
 
+STOPPING = threading.Event()
+"""Set when the program is interrupted: then nobody waits for a server to come back."""
 _VERBS = {"put": "put", "get": "get", "list": "list", "size": "head", "delete": "delete"}
 
 
@@ -62,6 +65,11 @@ class Traffic:
         }
 
 
+def _pause(seconds: float) -> None:
+    if STOPPING.wait(seconds):
+        raise KeyboardInterrupt
+
+
 def reach(
     location: str,
     environment: Mapping[str, str],
@@ -83,7 +91,7 @@ def reach(
     counting = CountingStore(store)
     retrying = RetryingStore(
         counting,
-        sleep=time.sleep,
+        sleep=_pause,
         monotonic=time.monotonic,
         jitter=random.random,
         told=told,
