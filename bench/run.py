@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import perdure
-from bench import blobs, longrun, report
+from bench import blobs, longrun, report, s3
 from bench.measuring import CommandFailed, PageCache
 from bench.repetition import Measured, Steps, install, note, one_repetition
 from bench.stage import Stage
@@ -125,7 +125,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--only", help="tools, by comma: " + ", ".join(ALL_TOOLS))
-    parser.add_argument("--scenario", choices=("all", "main", "long-run", "blobs"), default="all")
+    parser.add_argument(
+        "--scenario", choices=("all", "main", "long-run", "blobs", "s3"), default="all"
+    )
     parser.add_argument(
         "--blobs", default="20000", help="of sites: 2000,20000 (default: %(default)s)"
     )
@@ -144,11 +146,12 @@ def parse_arguments() -> argparse.Namespace:
 
 @dataclass(slots=True)
 class Results:
-    """What was measured: by the size of a Data.fs, by the number of blobs, in the long run."""
+    """What was measured: by the size of a Data.fs, by the number of blobs, in the long run, in a bucket."""
 
     sizes: dict[str, Measured] = field(default_factory=dict)
     sites: dict[str, blobs.SiteRuns] = field(default_factory=dict)
     long_run: longrun.LongRun | None = None
+    bucket: s3.BucketRuns | None = None
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -224,6 +227,12 @@ def measure_scenarios(
             print("\n" + report.steps(site.costs) + "\n\n" + blobs.text(site), flush=True)
             verdicts = list(blobs.judge(site))
         found.verdicts += [*verdicts, *blobs.judge_sites(found.sites)]
+    if options.scenario in ("all", "s3") and {"perdure", "restic"} <= there:
+        dataset = build(options, sizes[0], long_run=False)
+        found.bucket = s3.measure_bucket(dataset, work, cache, options.repeat)
+        if found.bucket:
+            print("\n" + s3.text(found.bucket), flush=True)
+            found.verdicts += s3.judge(found.bucket)
 
 
 def keep(
@@ -247,6 +256,9 @@ def keep(
             {"blobs": count, "runs": _costs(site.costs), **site.as_json()}
             for count, site in found.sites.items()
         ],
+        "bucket": {"runs": _costs(found.bucket.costs), "requests": found.bucket.as_json()}
+        if found.bucket
+        else None,
         "targets": [
             {
                 "measure": v.measure,

@@ -46,10 +46,13 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+HANDLED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
 @pytest.fixture
 def program(bare_environment: None, capsys: pytest.CaptureFixture[str]) -> Iterator[Program]:
     """Run the program, as `perdure ARGUMENTS`."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
 
     def call(*arguments: str, code: int = 0) -> Result:
         capsys.readouterr()

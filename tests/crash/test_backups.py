@@ -121,7 +121,7 @@ def test_the_nth_call_fails(name: str, dead: bool, after: bool, path: Path) -> N
             break
         run(store, path)
         assert_sound(store, [*states[:-1], *[states[-1]] * (done - len(states) + 2)], b"")
-    assert n > 15
+    assert n > 12
 
 
 def test_creation_and_first_backup(path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_backup_that_fails_at_its_nth_call(after: bool, dead: bool) -> None:
         assert_sound(store, written)
         backup(open_repository(store), SECOND)
         assert_sound(store, written + 1)
-    assert n > 15
+    assert n > 12
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -13,6 +13,7 @@ import click
 
 from perdure.cli import messages
 from perdure.cli.program import NAME, program
+from perdure.cli.reaching import STOPPING
 from perdure.errors import INTERRUPTED, PerdureError
 
 _COMPLETE = "_PERDURE_COMPLETE"
@@ -102,12 +103,16 @@ def _prepare() -> None:
             reconfigure(errors="backslashreplace")
     # numpy's linear algebra starts a thread for each processor when it is imported; nothing here uses it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    STOPPING.clear()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have it
+        signal.signal(signal.SIGINT, _interrupt)
     # restic asks whether the owner of a lock lives by sending it SIGHUP; that must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does, so that locks are removed; a second signal ends the process at once."""
+    """End so that locks are removed; a second signal ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
+    STOPPING.set()
     raise KeyboardInterrupt

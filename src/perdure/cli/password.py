@@ -61,13 +61,13 @@ def given_password(settings: Settings) -> str | None:
     return None
 
 
-def ask_password() -> str:
-    """Ask a person for the password. Raises UsageError where there is no terminal."""
+def ask_password(place: str) -> str:
+    """Ask a person for the password of a repository. Raises UsageError where there is no terminal."""
     if not sys.stdin.isatty():
         raise UsageError(
             "no password is given, and there is no terminal to ask at", hint=_WHERE_FROM
         )
-    return _ask("password of the repository: ")
+    return _ask(f"password of the repository at {place}: ")
 
 
 def new_password(settings: Settings) -> str:

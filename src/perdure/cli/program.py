@@ -10,6 +10,7 @@ from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_insight import drill, dump, ls
+from perdure.cli.commands_elsewhere import copy, mirror
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -42,6 +43,8 @@ _COMMANDS = (
     check,
     drill,
     repair,
+    mirror,
+    copy,
     unlock,
     key,
     assemble,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,12 +15,15 @@ import click
 from perdure.cli.options import Settings
 from perdure.cli.output import Output
 from perdure.cli.password import ATTEMPTS, ask_password, given_password
+from perdure.cli.reaching import reach
 
 if TYPE_CHECKING:
     from perdure.config.declaration import Config
     from perdure.repository import Lock, Owner, Repository
     from perdure.stores import Store
 
+_REQUESTS_AT_ONCE = 5
+"""To a store that is far; restic's number."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -27,9 +31,9 @@ R = TypeVar("R")
 class Session:
     """What a command is given: its settings, its output, and a way to the repository."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, output: Output | None = None) -> None:
         self.settings = settings
-        self.output = Output(settings)
+        self.output = output or Output(settings)
 
     @functools.cached_property
     def config(self) -> Config:
@@ -44,10 +48,12 @@ class Session:
 
     def store(self) -> Store:
         """Give the place of the repository. Raises UsageError."""
-        from perdure.stores import open_store
-
         assert self.config  # what is wrong with it is said before anything is done
-        store = open_store(self.settings.location)
+        return self.place(self.settings.location)
+
+    def place(self, location: str) -> Store:
+        """Give the store of a location, which need not be the repository's. Raises UsageError."""
+        store = reach(location, self.settings.environment, self.output.warning, self.output.traffic)
         limit = self.settings.upload_limit
         if limit is None:
             return store
@@ -55,18 +61,24 @@ class Session:
 
         return LimitedStore(store, limit, time.sleep, time.monotonic)
 
+    def beside(self, settings: Settings) -> Session:
+        """Give a session for another repository, in the same command."""
+        return Session(settings, self.output)
+
     @contextmanager
     def repository(self, *, dry_run: bool = False) -> Iterator[Repository]:
         """Open the repository; with ``dry_run`` whatever is written to it is for this process only.
 
         Raises NoRepository, WrongPassword, UsageError, RepositoryDamaged, StoreError.
         """
-        store = self.store()
+        from perdure.stores import is_far
+
+        store, far = self.store(), is_far(self.settings.location)
         if dry_run:
             from perdure.stores.wrappers import DryRunStore
 
-            store = DryRunStore(store)
-        with closing(self._open(store)) as repository:
+            store, far = DryRunStore(store), False
+        with closing(self._open(store, far=far)) as repository:
             yield repository
 
     @contextmanager
@@ -83,12 +95,18 @@ class Session:
     @contextmanager
     def reading(self) -> Iterator[Repository]:
         """Open the repository, and lock it unless ``--no-lock`` was given."""
+        with self.reading_locked() as (repository, _):
+            yield repository
+
+    @contextmanager
+    def reading_locked(self) -> Iterator[tuple[Repository, Lock | None]]:
+        """The same, with the lock, for who has to keep it by himself."""
         with self.repository() as repository:
             if self.settings.no_lock:
-                yield repository
+                yield repository, None
                 return
-            with self._reading_lock(repository):
-                yield repository
+            with self._reading_lock(repository) as lock:
+                yield repository, lock
 
     def _reading_lock(self, repository: Repository) -> Lock:
         from perdure.errors import StoreError
@@ -108,26 +126,33 @@ class Session:
 
         return Owner(user_name(), host_name(), now())
 
-    def _open(self, store: Store) -> Repository:
+    def _open(self, store: Store, *, far: bool) -> Repository:
         from perdure.errors import NoRepository, WrongPassword
         from perdure.repository import Repository
 
+        def opened(password: str) -> Repository:
+            # Who waits for a network can wait for several answers at once.
+            workers = max(os.cpu_count() or 1, _REQUESTS_AT_ONCE) if far else None
+            cache = self.settings.cache
+            return Repository.open(
+                store, password, cache=cache, clock=now, workers=workers, far=far
+            )
+
+        password = given_password(self.settings)
+        if password is not None:
+            return opened(password)
         if not has_repository(store):
             # Said before a person types a password for nothing.
             raise NoRepository(
                 f"there is no repository at {store.location}",
                 hint="perdure init makes one; if it is on a disk that is mounted, is that mounted?",
             )
-        cache = self.settings.cache
-        password = given_password(self.settings)
-        if password is not None:
-            return Repository.open(store, password, cache=cache, clock=now)
         for _ in range(ATTEMPTS - 1):
             try:
-                return Repository.open(store, ask_password(), cache=cache, clock=now)
+                return opened(ask_password(store.location))
             except WrongPassword as error:
                 self.output.warning(str(error))
-        return Repository.open(store, ask_password(), cache=cache, clock=now)
+        return opened(ask_password(store.location))
 
 
 def has_repository(store: Store) -> bool:
@@ -153,6 +178,10 @@ def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         session = Session(Settings.of(click.get_current_context()))
-        return command(session, *args, **kwargs)
+        try:
+            return command(session, *args, **kwargs)
+        finally:
+            if session.output.traffic:
+                session.output.detail(session.output.traffic.spoken())
 
     return wrapper

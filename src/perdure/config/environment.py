@@ -16,7 +16,10 @@ from perdure.config.declaration import PREFIX, Commands, Key, keys
 from perdure.config.reading import Given, Problem, Values, convert, did_you_mean
 from perdure.errors import UsageError
 
-OF_THE_PROGRAM = ("PASSWORD", "CONFIG", "DEBUG")
+OF_THE_PROGRAM = (
+    *("PASSWORD", "CONFIG", "DEBUG"),
+    *("FROM_PASSWORD", "FROM_PASSWORD_FILE", "FROM_PASSWORD_COMMAND"),
+)
 """Variables that are no settings of the file."""
 OF_HOOKS = (
     *("EVENT", "STATUS", "EXIT_CODE", "SNAPSHOT", "ERROR", "SECONDS", "BYTES_ADDED", "SOURCES"),

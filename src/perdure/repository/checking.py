@@ -222,7 +222,7 @@ class Survey:
         places: Callable[[ChunkKind, ChunkId], list[Location]],
         damage: Callable[[str], None],
     ) -> None:
-        self._reader = repository.reader
+        self._repository = repository
         self._places = places
         self._damage = damage
         self._lost: dict[ChunkId, tuple[str, ...]] = {}
@@ -257,7 +257,7 @@ class Survey:
             self._damage(f"{name} is in no packfile")
             return None
         try:
-            tree = Tree.decode(self._reader.read(places), name)
+            tree = Tree.decode(self._repository.read_tree_afresh(places), name)
             tree.check()
         except (RepositoryDamaged, ValueError) as error:
             self._damage(f"{name}: {error}")

@@ -31,6 +31,7 @@ class Index:
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = list(runs)
         self._added: dict[bytes, Location] = {}
+        self._written: set[str] = set()
 
     def find(self, kind: ChunkKind, chunk_id: ChunkId) -> list[Location]:
         """Give every place of a chunk; none if the repository lacks it."""
@@ -50,6 +51,10 @@ class Index:
         for entry in packed.entries:
             self._added[chunk_key(entry.kind, entry.id)] = Location(packed.id, entry)
 
+    def note_written(self, name: str) -> None:
+        """Note the id of an index file that was written for what was added."""
+        self._written.add(name)
+
     def adopt(self, other: Index) -> None:
         """Take what another index was loaded with in place of one's own; what was added stays."""
         self._runs = other._runs
@@ -62,8 +67,8 @@ class Index:
 
     @property
     def files(self) -> frozenset[str]:
-        """The ids of the index files that it was made of."""
-        return frozenset().union(*(run.covered for run in self._runs))
+        """The ids of the index files that it was made of, and of those written since."""
+        return frozenset(self._written).union(*(run.covered for run in self._runs))
 
 
 def load_index(files: SealedFiles, cache: Path | None) -> Index:

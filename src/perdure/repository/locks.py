@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -86,8 +86,17 @@ class Locks:
 
     def check(self, exclusive: bool, besides: str | None) -> None:
         """Raise RepositoryLocked if another lock excludes one of this kind; removes dead ones."""
-        for name, record in self.records():
-            if name == besides or not (exclusive or record.exclusive):
+        self._check(self.records(besides), exclusive)
+
+    def verify(self, exclusive: bool, name: str) -> bool:
+        """Do the same with a lock of this process, and tell whether that is there; by one list."""
+        names = [(other, size) for other, size in self._files.list(FOLDER)]
+        self._check(self._read(names, name), exclusive)
+        return any(name == other for other, _ in names)
+
+    def _check(self, records: Iterable[tuple[str, LockRecord]], exclusive: bool) -> None:
+        for name, record in records:
+            if not (exclusive or record.exclusive):
                 continue
             if self._is_over(name, record):
                 self._remove(name)
@@ -97,10 +106,16 @@ class Locks:
                     hint="wait for it with --retry-lock; perdure unlock, if no such process runs",
                 )
 
-    def records(self) -> Iterator[tuple[str, LockRecord]]:
-        """Give the id and content of each lock. Raises RepositoryDamaged."""
-        for name, size in self._files.list(FOLDER):
-            if not size:  # some store wrote it only half; restic passes over these, too
+    def records(self, besides: str | None = None) -> Iterator[tuple[str, LockRecord]]:
+        """Give the id and content of each lock, of all ``besides`` one. Raises RepositoryDamaged."""
+        return self._read(self._files.list(FOLDER), besides)
+
+    def _read(
+        self, names: Iterable[tuple[str, int]], besides: str | None
+    ) -> Iterator[tuple[str, LockRecord]]:
+        for name, size in names:
+            # Some store may have written one only half; restic passes over these, too.
+            if not size or name == besides:
                 continue
             try:
                 text = self._files.load(FOLDER, name)
@@ -210,9 +225,8 @@ class Lock:
     def verify(self) -> None:
         """Make sure that the lock is held. Raises RepositoryLocked if it was lost."""
         self.keep()
-        if self._released or not self._locks.exists(self.name):
+        if self._released or not self._locks.verify(self.exclusive, self.name):
             raise _lost(self.name)
-        self._locks.check(self.exclusive, besides=self.name)
 
     def release(self) -> None:
         """Remove the lock."""

@@ -28,13 +28,15 @@ from perdure.repository.index import FOLDER as INDEX_FOLDER
 from perdure.repository.index import Index, load_index
 from perdure.repository.keys import Owner
 from perdure.repository.locks import Lock, Locks
-from perdure.repository.reading import ChunkReader
+from perdure.repository.reading import ChunkReader, packfile_name
 from perdure.repository.remembering import Notes
 from perdure.repository.runs import Location
 from perdure.repository.sealed import SealedFiles
 from perdure.repository.snapshots import Snapshots
+from perdure.repository.unfinished import Unfinished
 from perdure.repository.writer import Writer
 from perdure.stores import LeavesBehind, Store
+from perdure.stores.copies import CopyingStore
 
 CONFIG = "config"
 _STILL_WRITING = timedelta(days=1)
@@ -53,6 +55,7 @@ class Repository:
         cache: Path | None,
         clock: Callable[[], datetime],
         workers: int | None = None,
+        far: bool = False,
     ) -> None:
         self.store = store
         self.id = config.id
@@ -66,6 +69,11 @@ class Repository:
         self.locks = Locks(self.files, clock, self._cache / "locks" if self._cache else None)
         self._snapshots = Snapshots(self.files, self._cache / "snapshots" if self._cache else None)
         self.reader = ChunkReader(store, self._key)
+        self._copies: CopyingStore | None = None
+        if far and self._cache:
+            self._copies = CopyingStore(store, self._cache / "packfiles", clock())
+            self._near = ChunkReader(self._copies, self._key)
+        self._afresh: CopyingStore | None = None
         self._index: Index | None = None
         self._cache_is_trusted = cache is not None
         self._lock: Lock | None = None
@@ -109,8 +117,12 @@ class Repository:
         cache: Path | None,
         clock: Callable[[], datetime],
         workers: int | None = None,
+        far: bool = False,
     ) -> Repository:
         """Open a repository. ``cache`` is a folder for all repositories, or None to do without.
+
+        For a store that is ``far``, the cache has copies of what is read again and again, and notes of
+        what was sent.
 
         Raises NoRepository, WrongPassword, RepositoryDamaged, StoreError; PerdureError for another
         version of the format.
@@ -124,7 +136,7 @@ class Repository:
             ) from None
         key = keys.open_key(store, password)
         config = _load_config(store, key.master, sealed)
-        return cls(store, key, config, cache=cache, clock=clock, workers=workers)
+        return cls(store, key, config, cache=cache, clock=clock, workers=workers, far=far)
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +154,11 @@ class Repository:
         if self._pool:
             self._pool.close()
             self._pool = None
+        if self._copies:
+            self._copies.tidy()
+        if self._afresh:
+            self._afresh.clear()
+            self._afresh = None
 
     def lock(self, *, exclusive: bool = False, wait: timedelta = timedelta(0)) -> Lock:
         """Lock the repository; the lock is a context manager. Raises RepositoryLocked."""
@@ -167,6 +184,8 @@ class Repository:
 
     def notes(self) -> Notes:
         """Give what was noted to be whole, for as long as no index file is taken away."""
+        if self._lock and self._index:  # nobody else takes an index file away meanwhile
+            return Notes(self.cache_folder("whole"), self._index.files)
         listed = {name for name, _ in self.files.list(INDEX_FOLDER)}
         return Notes(self.cache_folder("whole"), listed)
 
@@ -194,7 +213,10 @@ class Repository:
 
     def load_many(self, kind: ChunkKind, ids: Iterable[ChunkId]) -> Iterator[bytes]:
         """Give chunks' content in order, reading ahead. Raises RepositoryDamaged, StoreError."""
-        for content in self.reader.read_many(self._find, self._load, kind, ids, self.pool):
+        reader, find = self.reader, self._find
+        if self._copies and kind is ChunkKind.TREE:
+            reader, find = self._near, self._find_near
+        for content in reader.read_many(find, self._load, kind, ids, self.pool):
             if self._lock:
                 self._lock.keep()
             yield content
@@ -203,13 +225,40 @@ class Repository:
         """Give a tree. Raises RepositoryDamaged, StoreError."""
         return Tree.decode(self.load(ChunkKind.TREE, chunk_id), f"tree {chunk_id.hex()}")
 
+    def read_tree_afresh(self, places: list[Location]) -> bytes:
+        """Give a tree as it is in the store now, not in any cache of another run.
+
+        From a store that is far, whole packfiles are fetched, for this run: all trees will be read.
+        Raises RepositoryDamaged, StoreError.
+        """
+        if self._copies and self._cache:
+            if self._afresh is None:
+                folder = self._cache / f"afresh-{os.urandom(8).hex()}"
+                self._afresh = CopyingStore(self.store, folder, self.clock())
+            with suppress(RepositoryDamaged, NameNotFound):
+                self._afresh.fetch(packfile_name(places[0].packfile))
+                return ChunkReader(self._afresh, self._key).read(places)
+        return self.reader.read(places)
+
     def writer(self, lock: Lock, known: Index | None = None) -> Writer:
         """Give what adds chunks and commits a snapshot, under ``lock``; a context manager.
 
         What is ``known`` is not stored again; if it is not given, what the index knows.
         """
         index = self.index if known is None else known
-        return Writer(self.store, self.files, self._snapshots, self._key, index, self.pool, lock)
+        unfinished = None
+        if self._copies and self._cache and known is None:
+            unfinished = Unfinished(self._cache / "unfinished")
+        return Writer(
+            self._copies or self.store,
+            self.files,
+            self._snapshots,
+            self._key,
+            index,
+            self.pool,
+            lock,
+            unfinished,
+        )
 
     def snapshots(self) -> list[tuple[SnapshotId, Snapshot]]:
         """Give all snapshots, oldest first. Raises RepositoryDamaged, StoreError."""
@@ -260,13 +309,27 @@ class Repository:
         return self.key_id
 
     def _load(self, kind: ChunkKind, chunk_id: ChunkId) -> bytes:
-        places = self._find(kind, chunk_id)
+        places = self._find_near(kind, chunk_id)
+        if self._copies:
+            try:
+                return self._near.read(places)
+            except RepositoryDamaged:  # a copy may be what is damaged
+                for place in places:
+                    self._copies.forget(packfile_name(place.packfile))
         try:
             return self.reader.read(places)
         except RepositoryDamaged:
             if not self._distrust_cache():
                 raise
         return self.reader.read(self._find(kind, chunk_id))
+
+    def _find_near(self, kind: ChunkKind, chunk_id: ChunkId) -> list[Location]:
+        """Find a chunk; all of a packfile of trees is fetched at once, since more of it will be read."""
+        found = self._find(kind, chunk_id)
+        if self._copies and kind is ChunkKind.TREE:
+            with suppress(NameNotFound):  # reading says what is the matter
+                self._copies.fetch(packfile_name(found[0].packfile))
+        return found
 
     def _distrust_cache(self) -> bool:
         """Load the index from the repository alone, once: the cache may be what is damaged."""

@@ -23,6 +23,10 @@ class SealedFiles:
         self._store = store
         self._key = key
 
+    def at(self, store: Store) -> SealedFiles:
+        """Give the files, sealed with the same key, of another store."""
+        return SealedFiles(store, self._key)
+
     def save(
         self, folder: str, document: bytes, before: Callable[[str], None] | None = None
     ) -> tuple[str, int]:

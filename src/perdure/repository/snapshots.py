@@ -63,7 +63,10 @@ class Snapshots:
 
     def save(self, snapshot: Snapshot) -> tuple[SnapshotId, int]:
         """Write a snapshot; gives its id and the size of its file."""
-        name, size = self._files.save(FOLDER, snapshot.encode())
+        text = snapshot.encode()
+        name, size = self._files.save(FOLDER, text)
+        if self._cache and (known := self._cached()):
+            self._keep({**known, name: text.decode()})
         return SnapshotId(name), size
 
     def delete(self, name: SnapshotId) -> None:

@@ -30,7 +30,9 @@ from perdure.repository.reading import packfile_name
 from perdure.repository.runs import chunk_key
 from perdure.repository.sealed import SealedFiles
 from perdure.repository.snapshots import Snapshots
+from perdure.repository.unfinished import Unfinished
 from perdure.stores import Store
+from perdure.stores.copies import CopyingStore
 
 PACKFILES_PER_INDEX = 64
 """An index file is written after this many packfiles, so that an interrupted backup is not lost."""
@@ -57,6 +59,7 @@ class Writer:
         index: Index,
         pool: Pool,
         lock: Lock,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self._store = store
         self._files = files
@@ -73,6 +76,11 @@ class Writer:
         self._failure: BaseException | None = None
         self._closed = False
         self._added = Added()
+        self._unfinished = unfinished
+        if unfinished:
+            for packed in unfinished.take_up(store, index):
+                index.add(packed)
+                self._unindexed.append(packed)
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +129,8 @@ class Writer:
         """Make everything durable that was added, and enter it in the index; there is no snapshot."""
         self._finish_chunks()
         self._write_index()
+        if self._unfinished:
+            self._unfinished.finish()
 
     def commit(self, snapshot: Snapshot) -> SnapshotId:
         """Make everything durable, and then write the snapshot: from now on the backup exists.
@@ -141,6 +151,8 @@ class Writer:
         for future in pending:
             future.cancel()
         wait(pending)
+        if self._unfinished:
+            self._unfinished.close()
 
     def _check_open(self) -> None:
         if self._failure:
@@ -196,11 +208,16 @@ class Writer:
     def _put_packfile(self, taken: tuple[list[bytes], list[Entry]]) -> None:
         packed, content = assemble(self._key, *taken)
         taken[0].clear()
-        self._store.put(packfile_name(packed.id), content)
+        if isinstance(self._store, CopyingStore) and packed.entries[0].kind is ChunkKind.TREE:
+            self._store.put_and_keep(packfile_name(packed.id), content)
+        else:
+            self._store.put(packfile_name(packed.id), content)
         self._index.add(packed)
         self._count(stored_bytes=len(content))
         with self._mutex:
             self._unindexed.append(packed)
+            if self._unfinished:
+                self._unfinished.note(packed)
             many = len(self._unindexed) >= PACKFILES_PER_INDEX
         if many:
             self._write_index()
@@ -208,7 +225,8 @@ class Writer:
     def _write_index(self) -> None:
         with self._mutex:
             packfiles, self._unindexed = self._unindexed, []
-        for _, size in save_index(self._files, packfiles):
+        for name, size in save_index(self._files, packfiles):
+            self._index.note_written(name)
             self._count(stored_bytes=size)
 
     def _count(self, **more: int) -> None:

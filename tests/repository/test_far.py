@@ -1,0 +1,137 @@
+"""A repository in a store that is far: copies near by, and what an interrupted backup has sent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from doubles import Clock
+from small_repository import Site, backup
+
+from perdure.model import ChunkKind, SilentObserver
+from perdure.repository import Repository
+from perdure.repository import packer as packer_module
+from perdure.repository.checking import check_repository
+from perdure.repository.reading import packfile_name
+from perdure.stores import Store
+from perdure.stores.wrappers import CountingStore
+
+CHUNKS = [os.urandom(600) for _ in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def small_packfiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packer_module, "PACKFILE_SIZE", 500)
+
+
+def open_far(store: Store, cache: Path) -> Repository:
+    return Repository.open(store, "secret", cache=cache, clock=Clock(), workers=2, far=True)
+
+
+def interrupt(site: Site, cache: Path) -> None:
+    """Send all chunks, but for the index: as a backup that is killed."""
+    repository = open_far(site.store, cache)
+    with repository.lock() as lock:
+        writer = repository.writer(lock)
+        for chunk in CHUNKS:
+            writer.add(ChunkKind.DATA, chunk).result()
+        writer.close()
+    repository.close()
+    assert len(site.names("data")) == 6
+    assert not site.names("index")
+
+
+def resumed(site: Site, cache: Path) -> int:
+    """Back the same up; gives how many chunks were stored."""
+    with (
+        open_far(site.store, cache) as repository,
+        repository.lock() as lock,
+        repository.writer(lock) as writer,
+    ):
+        for chunk in CHUNKS:
+            writer.add(ChunkKind.DATA, chunk).result()
+        writer.flush()
+        return writer.added_chunks
+
+
+def assert_sound(site: Site) -> None:
+    report = check_repository(site.open(), SilentObserver(), read_data=True)
+    assert not report.findings
+
+
+def test_an_interrupted_backup_goes_on(site: Site, tmp_path: Path) -> None:
+    interrupt(site, tmp_path)
+    assert resumed(site, tmp_path) == 0
+    assert len(site.names("data")) == 6
+    assert len(site.names("index")) == 1
+    assert not list(tmp_path.rglob("*.notes"))
+    assert_sound(site)
+    assert resumed(site, tmp_path) == 0
+    assert len(site.names("index")) == 1
+
+
+def test_notes_are_believed_only_of_what_is_there(site: Site, tmp_path: Path) -> None:
+    interrupt(site, tmp_path)
+    first, second, *_ = site.names("data")
+    site.store.delete(first)
+    site.store.put(second, b"short")
+    assert resumed(site, tmp_path) == 2
+    site.store.delete(second)
+    assert_sound(site)
+
+
+def test_damaged_notes_are_none(site: Site, tmp_path: Path) -> None:
+    interrupt(site, tmp_path)
+    (notes,) = tmp_path.rglob("*.notes")
+    lines = notes.read_bytes().splitlines(keepends=True)
+    lines[0] = lines[0].replace(b'"offset":0', b'"offset":1')
+    lines[1] = b"nonsense\n"
+    notes.write_bytes(b"".join(lines)[:-20])
+    assert resumed(site, tmp_path) == 3
+
+
+def test_the_notes_of_a_run_that_goes_on_are_its_own(site: Site, tmp_path: Path) -> None:
+    going = open_far(site.store, tmp_path)
+    with going.lock() as lock, going.writer(lock) as writer:
+        writer.add(ChunkKind.DATA, CHUNKS[0]).result()
+        assert resumed(site, tmp_path) == 6
+        assert len(list(tmp_path.rglob("*.notes"))) == 1
+    going.close()
+    assert resumed(site, tmp_path) == 0
+
+
+def test_a_prune_takes_what_was_sent_away(site: Site, tmp_path: Path) -> None:
+    interrupt(site, tmp_path)
+    for name in site.names("data"):
+        site.store.delete(name)
+    assert resumed(site, tmp_path) == 6
+    assert_sound(site)
+
+
+def test_trees_are_asked_for_once(site: Site, tmp_path: Path) -> None:
+    backup(site.repository, {"a": [b"one"], "b": [b"two"]})
+    gets = []
+    for _ in range(2):
+        store = CountingStore(site.store)
+        with open_far(store, tmp_path) as repository:
+            root = repository.find_snapshot("latest")[1].root
+            tree = repository.load_tree(root)
+            assert tree.nodes[0].tree
+            repository.load_tree(tree.nodes[0].tree)
+        gets.append(store.calls["get"])
+    assert gets[0] - gets[1] == 3  # an index file, two packfiles of trees
+
+
+def test_a_damaged_copy_does_no_harm(site: Site, tmp_path: Path) -> None:
+    backup(site.repository, {"a": [b"one"]})
+    with open_far(site.store, tmp_path) as repository:
+        root = repository.find_snapshot("latest")[1].root
+        expected = repository.load_tree(root)
+    for copy in (tmp_path / repository.id / "packfiles").iterdir():
+        copy.write_bytes(bytes(copy.stat().st_size))
+    with open_far(site.store, tmp_path) as repository:
+        assert repository.load_tree(root) == expected
+        (place,) = repository.index.find(ChunkKind.TREE, root)
+    assert (tmp_path / repository.id / "packfiles").exists()
+    assert packfile_name(place.packfile) in site.names("data")
