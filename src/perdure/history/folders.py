@@ -154,7 +154,7 @@ class Folder:
     def _node(self, tree: ChunkId) -> Node:
         if self._described is not None:
             return msgspec.structs.replace(self._described, subtree=tree.hex())
-        return _folder_node(self.path.name, tree)
+        return folder_node(self.path.name, tree)
 
     def prefetch(self) -> None:
         """Load all folders directly in it, together. Raises RepositoryDamaged."""
@@ -198,7 +198,8 @@ def store_together(folders: Sequence[Folder], writer: Writer) -> None:
                 folder._identity = chunk.result()
 
 
-def _folder_node(name: str, tree: ChunkId) -> Node:
+def folder_node(name: str, tree: ChunkId) -> Node:
+    """Make the node of a folder that is Perdure's own, not the image of a real one."""
     return Node(
         name=name,
         type="dir",
