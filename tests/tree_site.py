@@ -95,7 +95,7 @@ def seen(top: Path, *, links: bool = True) -> dict[bytes, tuple[object, ...]]:
             facts.append(inodes.setdefault(status.st_ino, name))
         found[name] = tuple(facts)
         if stat.S_ISDIR(mode):
-            for inner in sorted(os.listdir(path)):
+            for inner in sorted(entry.name for entry in os.scandir(path)):
                 look(path + b"/" + inner, name + b"/" + inner)
 
     look(os.fsencode(top), b"")
