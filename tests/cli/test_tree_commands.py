@@ -32,12 +32,13 @@ def test_a_tree_there_and_back(
     told = program("backup", "--tree", str(tree))
     assert "3 files" in told.out
     assert "3 new, 0 changed" in told.out
-    assert program("--json", "backup", "--tree", str(tree)).summary["sources"][0]["files"] == {
+    [source] = program("--json", "backup", "--tree", str(tree)).summary["sources"]
+    assert source["files"].pop("changed") <= 3  # so young are they that they may be read once more
+    assert source["files"] == {
         "files": 3,
         "folders": 2,
         "others": 0,
         "new": 0,
-        "changed": 0,
         "unread": 0,
         "changing": 0,
     }
@@ -160,7 +161,7 @@ def test_one_job_fails_the_others_do_not(
         f"""
         [[source]]
         name = "gone"
-        tree = "{tree}/nowhere"
+        tree = "{tree}-nowhere"
 
         [[source]]
         name = "site"
@@ -183,7 +184,8 @@ def test_one_job_fails_the_others_do_not(
     assert "gone: not in the snapshot" in told.err
     assert "site: not in the snapshot" in told.err
     assert "gone FAILED" in told.out
-    report = program("--json", "backup", code=3).events[-2]
+    events = program("--json", "backup", code=3).events
+    [report] = [event for event in events if "sources" in event]
     assert {source["name"]: source["status"] for source in report["sources"]} == {
         "gone": "failed",
         "site": "failed",

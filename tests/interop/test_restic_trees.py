@@ -32,9 +32,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Repository]:
     store = open_store(str(tmp_path / "repository"))
-    owner = {"username": "plone", "hostname": "www1"}
     now = datetime.now(UTC)
-    Repository.create(store, "secret", kdf=FOR_KEY_FILES, now=now, **owner).close()
+    Repository.create(
+        store, "secret", kdf=FOR_KEY_FILES, now=now, username="plone", hostname="www1"
+    ).close()
     with Repository.open(store, "secret", cache=None, clock=later) as opened:
         yield opened
 
