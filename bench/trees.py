@@ -94,7 +94,8 @@ def make(site: Path, files: int, large: str, seed: int) -> None:
     """Make the tree anew: so many small files, and large ones as ``NxSIZE`` (MiB) says."""
     rng = Random(seed)
     shutil.rmtree(site, ignore_errors=True)
-    text = " ".join(Prose(rng).sentence(rng) for _ in range(5000)).encode()
+    prose = Prose(rng)
+    text = " ".join(prose.sentence(rng) for _ in range(5000)).encode()
     for number in range(files):
         path = _place(site, number)
         if not number % _FILES_IN_FOLDER:
