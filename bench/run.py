@@ -234,8 +234,11 @@ def measure_scenarios(
     if options.scenario in ("all", "trees"):
         tools = [tool for tool in trees.TOOLS if tool.name in there]
         found.trees = trees.measure_trees(
-            *(int(options.trees), options.tree_large, options.seed),
-            *(work, tools, cache, options.repeat),
+            trees.TreeSize(int(options.trees), options.tree_large, options.seed),
+            work,
+            tools,
+            cache,
+            options.repeat,
         )
         print("\n" + report.steps(found.trees), flush=True)
         found.verdicts += trees.judge(found.trees)

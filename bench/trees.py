@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -65,10 +66,17 @@ class ResticTree(_Trees, Restic):
 TOOLS: tuple[type[Tool], ...] = (PerdureTree, ResticTree)
 
 
+@dataclass(frozen=True, slots=True)
+class TreeSize:
+    """How many small files a tree has, and how many large ones of so many MiB: ``4x64M``."""
+
+    files: int
+    large: str
+    seed: int
+
+
 def measure_trees(
-    files: int,
-    large: str,
-    seed: int,
+    size: TreeSize,
     work: Path,
     tools: Sequence[type[Tool]],
     cache: PageCache,
@@ -77,12 +85,12 @@ def measure_trees(
     """Make a tree, and run all steps on it ``repeat`` times."""
     found: Measured = {}
     site = work / "tree"
-    make(site, files, large, seed)
+    make(site, size)
     for repetition in range(repeat):
         running = [tool(Place(site, work / tool.name)) for tool in tools]
         for tool in running:
             tool.init()
-        costs = _repetition(site, running, cache, Random(seed + repetition))
+        costs = _repetition(site, running, cache, Random(size.seed + repetition))
         note(found, costs, f"{repetition + 1}/{repeat}")
         for tool in running:
             shutil.rmtree(tool.place.home)
@@ -90,20 +98,20 @@ def measure_trees(
     return found
 
 
-def make(site: Path, files: int, large: str, seed: int) -> None:
-    """Make the tree anew: so many small files, and large ones as ``NxSIZE`` (MiB) says."""
-    rng = Random(seed)
+def make(site: Path, wanted: TreeSize) -> None:
+    """Make the tree anew."""
+    rng = Random(wanted.seed)
     shutil.rmtree(site, ignore_errors=True)
     prose = Prose(rng)
     text = " ".join(prose.sentence(rng) for _ in range(5000)).encode()
-    for number in range(files):
+    for number in range(wanted.files):
         path = _place(site, number)
         if not number % _FILES_IN_FOLDER:
             path.parent.mkdir(parents=True)
         size = min(int(rng.lognormvariate(_MEDIAN, _SPREAD)), len(text) // 2)
         start = rng.randrange(len(text) - size)
         path.write_bytes(text[start : start + size])
-    count, _, size_text = large.partition("x")
+    count, _, size_text = wanted.large.partition("x")
     for number in range(int(count)):
         (site / "large").mkdir(parents=True, exist_ok=True)
         with (site / "large" / f"{number}.bin").open("wb") as file:
