@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import perdure
-from bench import blobs, longrun, report, s3
+from bench import blobs, longrun, report, s3, trees
 from bench.measuring import CommandFailed, PageCache
 from bench.repetition import Measured, Steps, install, note, one_repetition
 from bench.stage import Stage
@@ -126,12 +126,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--only", help="tools, by comma: " + ", ".join(ALL_TOOLS))
     parser.add_argument(
-        "--scenario", choices=("all", "main", "long-run", "blobs", "s3"), default="all"
+        "--scenario", choices=("all", "main", "long-run", "blobs", "s3", "trees"), default="all"
     )
     parser.add_argument(
         "--blobs", default="20000", help="of sites: 2000,20000 (default: %(default)s)"
     )
     parser.add_argument("--large", default="8x64M", help="among them (default: %(default)s)")
+    parser.add_argument(
+        "--trees", default="20000", help="small files of a tree (default: %(default)s)"
+    )
+    parser.add_argument("--tree-large", default="4x64M", help="beside them (default: %(default)s)")
     parser.add_argument(
         "--cache", choices=("auto", "cold", "warm"), default="auto", help="page cache"
     )
@@ -152,6 +156,7 @@ class Results:
     sites: dict[str, blobs.SiteRuns] = field(default_factory=dict)
     long_run: longrun.LongRun | None = None
     bucket: s3.BucketRuns | None = None
+    trees: Measured = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -233,6 +238,17 @@ def measure_scenarios(
         if found.bucket:
             print("\n" + s3.text(found.bucket), flush=True)
             found.verdicts += s3.judge(found.bucket)
+    if options.scenario in ("all", "trees"):
+        tools = [tool for tool in trees.TOOLS if tool.name in there]
+        found.trees = trees.measure_trees(
+            trees.TreeSize(int(options.trees), options.tree_large, options.seed),
+            work,
+            tools,
+            cache,
+            options.repeat,
+        )
+        print("\n" + report.steps(found.trees), flush=True)
+        found.verdicts += trees.judge(found.trees)
 
 
 def keep(
@@ -259,6 +275,11 @@ def keep(
         "bucket": {"runs": _costs(found.bucket.costs), "requests": found.bucket.as_json()}
         if found.bucket
         else None,
+        "trees": {
+            "files": options.trees,
+            "large": options.tree_large,
+            "runs": _costs(found.trees),
+        },
         "targets": [
             {
                 "measure": v.measure,
