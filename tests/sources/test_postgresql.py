@@ -17,6 +17,7 @@ from perdure.sources.postgresql import (
     open_session,
     verify_dump,
 )
+from perdure.sources.postgresql_writer import Locale, restore_database, restore_tables
 
 KEY = "a" * 40
 
@@ -139,3 +140,54 @@ def test_databases_and_what_is_not_there(postgresql: PostgreSQL, tmp_path: Path)
         pass
     with pytest.raises(SourceUnusable):
         databases(Address((("host", str(tmp_path)), ("dbname", "x"))))
+
+
+@pytest.mark.slow
+def test_what_is_restored(postgresql: PostgreSQL, tmp_path: Path) -> None:  # noqa: F811
+    address = address_of(postgresql)
+    sql(
+        address,
+        "create table a (n int primary key, t text);"
+        " insert into a select n, repeat('ö', n) from generate_series(1, 300) n;"
+        ' create table "odd Table" (x bytea); insert into "odd Table" values (\'\\x00ff\');'
+        " select lo_from_bytea(4711, '\\x010203')",
+    )
+    with open_session(address) as session:
+        session.dump(tmp_path / "dump")
+        facts = session.facts
+    locale = Locale(facts.encoding, facts.collate, facts.ctype)
+    new = address.of(f"{address.database} of 'yesterday'")
+    restore_database(tmp_path / "dump", new, locale)
+    for question in (
+        "select md5(string_agg(t, ',' order by n)) from a",
+        'select x from "odd Table"',
+        "select lo_get(4711)",
+        "select pg_encoding_to_char(encoding) from pg_database where datname=current_database()",
+    ):
+        assert sql(new, question) == sql(address, question)
+    with pytest.raises(UsageError, match="already"):
+        restore_database(tmp_path / "dump", new, locale)
+
+    sql(new, 'drop table "odd Table"; drop table a')
+    restore_tables(tmp_path / "dump", new, ["odd Table"])
+    assert sql(new, 'select x from "odd Table"') == "\\x00ff"
+    with pytest.raises(UsageError, match="no table"):
+        restore_tables(tmp_path / "dump", new, ["Table"])
+
+
+@pytest.mark.slow
+def test_nothing_half_is_left(postgresql: PostgreSQL, tmp_path: Path) -> None:  # noqa: F811
+    address = address_of(postgresql)
+    sql(address, "create table a (n int); create role gone; alter table a owner to gone")
+    with open_session(address) as session:
+        session.dump(tmp_path / "dump")
+        facts = session.facts
+    sql(address, "drop table a; drop role gone")
+    locale = Locale(facts.encoding, facts.collate, facts.ctype)
+    new = address.of("half")
+    with pytest.raises(SourceUnusable, match="gone") as caught:
+        restore_database(tmp_path / "dump", new, locale)
+    assert "--no-owner" in str(caught.value.hint)
+    assert "half" not in databases(address)
+    restore_database(tmp_path / "dump", new, locale, owners=False)
+    assert sql(new, "select count(*) from a") == "0"

@@ -126,8 +126,8 @@ class Session:
         options = ["--format=directory", "--compress=0", "--no-sync", f"--jobs={jobs}"]
         if self.facts.exported:
             options.append(f"--snapshot={self.facts.exported}")
-        _run(
-            ["pg_dump", "--no-password", *options, f"--file={folder}", _target(self.address)],
+        run_program(
+            ["pg_dump", "--no-password", *options, f"--file={folder}", target(self.address)],
             f"the database {self.address}",
         )
         verify_dump(folder)
@@ -170,7 +170,7 @@ def _ask(process: subprocess.Popen[str], statement: str) -> str:
 @contextmanager
 def _psql(address: Address, said: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
     command = ["psql", "--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--no-password"]
-    command += ["--field-separator=\x1f", _target(address)]
+    command += ["--field-separator=\x1f", target(address)]
     process = _start(command, said)
     try:
         yield process
@@ -193,8 +193,8 @@ def databases(server: Address) -> list[str]:
         "select datname from pg_database where datallowconn and not datistemplate order by 1"
     )
     command = ["psql", "--no-psqlrc", "--no-align", "--tuples-only", "--no-password"]
-    command += ["--record-separator-zero", "--command", statement, _target(address)]
-    said = _run(command, f"the server of {address}")
+    command += ["--record-separator-zero", "--command", statement, target(address)]
+    said = run_program(command, f"the server of {address}")
     return [name.decode() for name in said.rstrip(b"\n").split(b"\0") if name]
 
 
@@ -208,13 +208,13 @@ def dump_globals(server: Address, file: Path, restrict_key: str, *, superuser: b
     address = server if server.database else server.of(_MAINTENANCE)
     what = f"the globals of the server of {address}"
     options = [] if superuser else ["--no-role-passwords"]
-    if b"--restrict-key" in _run(["pg_dumpall", "--help"], what):
+    if b"--restrict-key" in run_program(["pg_dumpall", "--help"], what):
         options.append(f"--restrict-key={restrict_key}")
     file.touch(mode=0o600, exist_ok=False)
-    _run(
+    run_program(
         [
             *("pg_dumpall", "--globals-only", "--no-password", *options),
-            *(f"--file={file}", _target(address)),
+            *(f"--file={file}", target(address)),
         ],
         what,
     )
@@ -227,12 +227,13 @@ def dump_globals(server: Address, file: Path, restrict_key: str, *, superuser: b
 def verify_dump(folder: Path) -> None:
     """Read all of a dump as a restore would. Raises SourceDamaged."""
     try:
-        _run(["pg_restore", f"--file={os.devnull}", str(folder)], f"the dump in {folder}")
+        run_program(["pg_restore", f"--file={os.devnull}", str(folder)], f"the dump in {folder}")
     except SourceUnusable as error:
         raise SourceDamaged(str(error)) from None
 
 
-def _target(address: Address) -> str:
+def target(address: Address) -> str:
+    """Give the option that names a database to a program of PostgreSQL, whatever is in its name."""
     return f"--dbname={address.conninfo()}"
 
 
@@ -245,7 +246,7 @@ def _start(command: Sequence[str], said: IO[bytes]) -> subprocess.Popen[str]:
         raise _missing(command[0], error) from error
 
 
-def _run(command: Sequence[str], what: str) -> bytes:
+def run_program(command: Sequence[str], what: str) -> bytes:
     """Run a program to its end, and give what it printed. Raises SourceUnusable."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
