@@ -8,9 +8,10 @@ to.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -69,7 +70,7 @@ class Writer:
         self._claimed: set[bytes] = set()
         self._packers = {kind: Packer() for kind in ChunkKind}
         self._unindexed: list[Packed] = []
-        self._pending: set[Future[ChunkId]] = set()
+        self._pending: set[Future[Any]] = set()
         self._failure: BaseException | None = None
         self._closed = False
         self._added = Added()
@@ -109,6 +110,18 @@ class Writer:
         self._check_open()
         self._lock.keep()
         future = self._pool.submit(len(content), self._store_chunk, (kind, content))
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
+
+    def add_all(self, cost: int, contents: Callable[[], Iterator[Bytes]]) -> Future[list[ChunkId]]:
+        """Store the data chunks that ``contents`` gives, called in a thread of the pool: many small ones.
+
+        ``cost`` (bytes) is about what they have. Raises what went wrong with an earlier one.
+        """
+        self._check_open()
+        self._lock.keep()
+        future = self._pool.submit(cost, self._store_all, contents)
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
@@ -168,6 +181,9 @@ class Writer:
             self._failure = self._failure or error
             raise
         return name
+
+    def _store_all(self, contents: Callable[[], Iterator[Bytes]]) -> list[ChunkId]:
+        return [self._store_chunk((ChunkKind.DATA, content)) for content in contents()]
 
     def _claim(self, kind: ChunkKind, name: ChunkId) -> bool:
         """Tell whether it is on the caller to store this chunk."""
