@@ -11,8 +11,9 @@ The file begins with (pg_backup_archiver.c, archive versions 1.12 to 1.16)::
     11      1     from version 1.15 on: how it is compressed; before: an integer
             7     integers: second, minute, hour, day, month, year and summer time of the moment it was made
 
-An integer is a byte for its sign, and i bytes, the least first. What follows depends on the database alone:
-two dumps of the same data differ in those seven integers and in nothing else.
+An integer is a byte for its sign, and i bytes, the least first; months count from 0, years from 1900. What
+follows depends on the database alone: two dumps of the same data differ in those seven integers and in
+nothing else. So Perdure sets them to the beginning of 2000; a snapshot has a time of its own.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ NAME = "toc.dat"
 SIZE_LIMIT = 256 << 20
 _MAGIC = b"PGDMP"
 _VERSIONS = range(12, 100)
-_TIME_FIELDS = 7
+_THE_TIME = (0, 0, 0, 1, 0, 100, 0)
 
 
 def timeless(data: bytes) -> bytes:
-    """Give a table of contents without the time at which it was made. Raises DamageFound."""
+    """Give a table of contents with one and the same time in it. Raises DamageFound."""
     if len(data) < 12 or data[:5] != _MAGIC:
         raise DamageFound(f"{NAME} is not that of a dump of PostgreSQL")
     major, minor, integer = data[5], data[6], data[8]
@@ -37,7 +38,8 @@ def timeless(data: bytes) -> bytes:
             " this program reads version 1.12 and later, with 4"
         )
     start = 12 if minor >= 15 else 11 + 1 + integer
-    end = start + _TIME_FIELDS * (1 + integer)
+    time = b"".join(b"\0" + number.to_bytes(integer, "little") for number in _THE_TIME)
+    end = start + len(time)
     if len(data) < end:
         raise DamageFound(f"{NAME} is cut short: {len(data)} bytes")
-    return data[:start] + bytes(end - start) + data[end:]
+    return data[:start] + time + data[end:]

@@ -131,14 +131,16 @@ def keep_tree(
     A file whose type, size, times and inode are those of the last snapshot is not read, unless ``read_all``.
     Raises SourceUnusable when its top cannot be read, RepositoryDamaged, StoreError.
     """
+    if cut.make is not None:
+        cut.make(repository.chunker_polynomial)
     keeper = _Keeper(cut, earlier, repository, writer, observer, read_all=read_all)
     top = keeper.keep()
     counts = keeper.counts
     record = msgspec.structs.replace(
         identity,
         tree=cut.tree,
-        cut=Tid.at(began),
-        last_packed=Tid.at(began),
+        cut=Tid.at(cut.moment or began),
+        last_packed=Tid.at(cut.moment or began),
         size=counts.size,
         status=INCOMPLETE if counts.unread_count else COMPLETE,
         files=FilesRecord(
@@ -150,6 +152,7 @@ def keep_tree(
             changing=tuple(counts.changing),
             excluding=cut.excludes.spoken(),
         ),
+        server=cut.server,
     )
     unchanged = earlier is not None and top == earlier.top and not counts.unread_count
     return KeptTree(

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.errors import PerdureError, UsageError
-from perdure.sources.postgresql import Address, databases, run_program, target
-
-
-@dataclass(frozen=True, slots=True)
-class Locale:
-    """How a new database is to be made, as the dumped one was."""
-
-    encoding: str
-    collate: str
-    ctype: str
+from perdure.formats.manifest import ServerRecord
+from perdure.sources.postgresql.address import MAINTENANCE, Address
+from perdure.sources.postgresql.programs import run_program, target
+from perdure.sources.postgresql.session import databases
 
 
 def restore_database(
-    dump: Path, address: Address, locale: Locale, *, owners: bool = True, jobs: int = 2
+    dump: Path, address: Address, server: ServerRecord, *, owners: bool = True, jobs: int = 2
 ) -> None:
     """Make a new database out of a dump; a database that could not be filled is dropped again.
 
-    ``owners``: objects belong to whom they belonged, who must be there. Raises UsageError when there is a
+    ``server`` says how the database was made that was dumped; ``owners``: objects belong to whom they belonged, who must be there. Raises UsageError when there is a
     database of that name, SourceUnusable when a program fails.
     """
     if not address.database:
         raise UsageError("the new database has no name")
-    server = address.of("postgres")
-    if address.database in databases(server):
+    there = address.of(MAINTENANCE)
+    if address.database in databases(there):
         raise UsageError(
             f"there is a database {address.database} already; nothing is restored over it",
             hint="name a new one, and rename it when you have looked at it: ALTER DATABASE ... RENAME TO",
         )
-    made = [f"--encoding={locale.encoding}", f"--lc-collate={locale.collate}"]
-    made += [f"--lc-ctype={locale.ctype}", "--template=template0", "--no-password"]
-    maintenance = f"--maintenance-db={server.conninfo()}"
+    made = [f"--encoding={server.encoding}", f"--lc-collate={server.collate}"]
+    made += [f"--lc-ctype={server.ctype}", "--template=template0", "--no-password"]
+    maintenance = f"--maintenance-db={there.conninfo()}"
     what = f"the new database {address}"
     run_program(["createdb", *made, maintenance, "--", address.database], what)
     try:
