@@ -138,7 +138,6 @@ def keep_tree(
     counts = keeper.counts
     record = msgspec.structs.replace(
         identity,
-        tree=cut.tree,
         cut=Tid.at(cut.moment or began),
         last_packed=Tid.at(cut.moment or began),
         size=counts.size,
@@ -154,16 +153,24 @@ def keep_tree(
         ),
         server=cut.server,
     )
-    unchanged = earlier is not None and top == earlier.top and not counts.unread_count
+    unchanged = (
+        earlier is not None
+        and _named(top, identity.tree) == earlier.top
+        and not counts.unread_count
+    )
     return KeptTree(
         record=record,
-        top=(top,) if cut.tree else keeper.in_top,
+        top=(_named(top, identity.tree),) if identity.tree else keeper.in_top,
         parents=() if cut.plain else _parents(cut),
         counts=counts,
         method="files",
         reason=_reason(earlier, counts, read_all=read_all),
         unchanged=unchanged,
     )
+
+
+def _named(top: Node, tree: str) -> Node:
+    return msgspec.structs.replace(top, name=tree.rpartition("/")[2])
 
 
 def _reason(earlier: EarlierTree | None, counts: FileCounts, *, read_all: bool) -> str:

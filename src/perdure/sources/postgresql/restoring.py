@@ -17,8 +17,9 @@ def restore_database(
 ) -> None:
     """Make a new database out of a dump; a database that could not be filled is dropped again.
 
-    ``server`` says how the database was made that was dumped; ``owners``: objects belong to whom they belonged, who must be there. Raises UsageError when there is a
-    database of that name, SourceUnusable when a program fails.
+    ``server`` says how the database was made that was dumped. With ``owners`` objects belong to whom they
+    belonged, who must be there. Raises UsageError when there is a database of that name, SourceUnusable when
+    a program fails.
     """
     if not address.database:
         raise UsageError("the new database has no name")
