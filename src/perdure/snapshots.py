@@ -154,6 +154,12 @@ def tree_in(
     return FoundTree(identity, snapshot, record, top)
 
 
+def own_names(known: Manifest) -> frozenset[str]:
+    """Give the names at the root of a snapshot that are Perdure's own: what is no file tree's."""
+    blobs = (record.blobs.tree for record in known.histories if record.blobs)
+    return frozenset((manifest.NAME, *(record.tree for record in known.histories), *blobs))
+
+
 def top_of(root: Folder, identity: ChunkId, path: str) -> Node:
     """Give what is at a path of a snapshot; for the root itself a node that says so."""
     if not path:

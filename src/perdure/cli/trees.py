@@ -77,6 +77,58 @@ class Exclusion:
         return FileTreeSource(absolute, text("name", name) if name else None, excludes=excludes)
 
 
+_OPTIONS = (
+    click.option(
+        "--tree",
+        "trees",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A folder of files, or a file, to back up; may be given several times.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave out of trees what matches: *.log, /srv/www/cache, tmp/**.",
+    ),
+    click.option(
+        "--iexclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="The same, where capitals do not matter.",
+    ),
+    click.option(
+        "--exclude-file",
+        multiple=True,
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file with such patterns, one a line.",
+    ),
+    click.option(
+        "--exclude-caches",
+        is_flag=True,
+        help="Leave out what is in folders with a CACHEDIR.TAG.",
+    ),
+    click.option(
+        "--exclude-if-present",
+        multiple=True,
+        metavar="NAME[:HEADER]",
+        help="Leave out what is in folders with such a file: NOBACKUP-TAG.",
+    ),
+    click.option(
+        "--one-file-system",
+        "-x",
+        is_flag=True,
+        help="Stay on the file system that a tree is on.",
+    ),
+    click.option(
+        "--exclude-larger-than",
+        type=Size.parse,
+        metavar="SIZE",
+        help="Leave out larger files: 500K, 100M, 2G.",
+    ),
+)
+
+
 def tree_options(command: Command) -> Command:
     """Add the options about trees; the command is given ``trees`` and ``exclusion``."""
 
@@ -94,58 +146,8 @@ def tree_options(command: Command) -> Command:
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     wrapped.__dict__.update(command.__dict__)
-    options = (
-        click.option(
-            "--tree",
-            "trees",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            help="A folder of files, or a file, to back up; may be given several times.",
-        ),
-        click.option(
-            "--exclude",
-            multiple=True,
-            metavar="PATTERN",
-            help="Leave out of trees what matches: *.log, /srv/www/cache, tmp/**.",
-        ),
-        click.option(
-            "--iexclude",
-            multiple=True,
-            metavar="PATTERN",
-            help="The same, where capitals do not matter.",
-        ),
-        click.option(
-            "--exclude-file",
-            multiple=True,
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="A file with such patterns, one a line.",
-        ),
-        click.option(
-            "--exclude-caches",
-            is_flag=True,
-            help="Leave out what is in folders with a CACHEDIR.TAG.",
-        ),
-        click.option(
-            "--exclude-if-present",
-            multiple=True,
-            metavar="NAME[:HEADER]",
-            help="Leave out what is in folders with such a file: NOBACKUP-TAG.",
-        ),
-        click.option(
-            "--one-file-system",
-            "-x",
-            is_flag=True,
-            help="Stay on the file system that a tree is on.",
-        ),
-        click.option(
-            "--exclude-larger-than",
-            type=Size.parse,
-            metavar="SIZE",
-            help="Leave out larger files: 500K, 100M, 2G.",
-        ),
-    )
     made: Any = wrapped
-    for option in reversed(options):
+    for option in reversed(_OPTIONS):
         made = option(made)
     return made  # type: ignore[no-any-return]
 

@@ -145,16 +145,18 @@ class Folder:
             if after is None:
                 self.remove(name)
             elif name not in self.nodes or self.nodes[name].tree != after:
-                self.nodes[name] = folder._node(after)
+                self.nodes[name] = folder._node(name, after, self.nodes.get(name))
                 self._identity = None
         if self._identity is not None or not self._nodes:
             return None
         return writer.add(ChunkKind.TREE, Tree.of(self.nodes.values()).encode())
 
-    def _node(self, tree: ChunkId) -> Node:
-        if self._described is not None:
-            return msgspec.structs.replace(self._described, subtree=tree.hex())
-        return folder_node(self.path.name, tree)
+    def _node(self, name: str, tree: ChunkId, before: Node | None) -> Node:
+        """Make its node: one that stands for a real folder stays what it is, but for what is in it."""
+        described = self._described or before
+        if described is not None:
+            return msgspec.structs.replace(described, name=name, subtree=tree.hex())
+        return folder_node(name, tree)
 
     def prefetch(self) -> None:
         """Load all folders directly in it, together. Raises RepositoryDamaged."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from perdure.model import ChunkId, ChunkKind
+from perdure.model import ChunkId
 from perdure.repository import Writer
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Content:
         """It did not change while it was read."""
         self.grown = False
         self.batch: _Batch | None = None
-        self.pending: Sequence[Future[ChunkId]] = ()
+        self.pending: Sequence[Future[list[ChunkId]]] = ()
 
 
 class _Batch:
@@ -112,7 +112,7 @@ class Contents:
         if file.grown:
             self._read_large(file)
         if file.pending:
-            file.chunks = tuple(chunk.result() for chunk in file.pending)
+            file.chunks = tuple(chunk.result()[0] for chunk in file.pending)
             file.pending = ()
 
     def _settle(self, batch: _Batch) -> None:
@@ -149,8 +149,8 @@ class Contents:
         except OSError as error:
             file.problem = error.strerror or str(error)
 
-    def _cut(self, descriptor: int) -> tuple[Sequence[Future[ChunkId]], int]:
-        pending: list[Future[ChunkId]] = []
+    def _cut(self, descriptor: int) -> tuple[Sequence[Future[list[ChunkId]]], int]:
+        pending: list[Future[list[ChunkId]]] = []
         total, rest = 0, memoryview(b"")
         while data := _read(descriptor, _WINDOW):
             total += len(data)
@@ -160,12 +160,15 @@ class Contents:
             for chunk in self._cutting(window):
                 if at + chunk == len(window) and not last:
                     break  # where this one ends only what follows can tell
-                pending.append(self._writer.add(ChunkKind.DATA, window[at : at + chunk]))
+                pending.append(self._add(window[at : at + chunk]))
                 at += chunk
             rest = window[at:]
         if rest:
-            pending.append(self._writer.add(ChunkKind.DATA, rest))
+            pending.append(self._add(rest))
         return pending, total
+
+    def _add(self, chunk: memoryview) -> Future[list[ChunkId]]:
+        return self._writer.add_all(len(chunk), lambda: (chunk,))
 
     def _cutting(self, window: memoryview) -> Iterator[int]:
         if self._chunker is None:
