@@ -201,7 +201,7 @@ class _Open:
         self.before = before
         """Its node in the last snapshot."""
         self.nodes: list[Node] = []
-        self.pending: list[tuple[str, Content]] = []
+        self.pending: list[tuple[str, Content, Node | None]] = []
         self.same = before is not None
         """Whether all that was met in it is as it was."""
         self.expected = 0
@@ -244,8 +244,8 @@ class _Keeper:
         except OSError as error:
             raise SourceUnusable(f"{path} cannot be read: {error.strerror}") from None
         self._excluding = Excluding(self._cut.excludes, status.st_dev)
-        before = self._earlier.top if self._earlier is not None else None
         folder, _, name = path.rpartition("/")
+        before = _named(self._earlier.top, name) if self._earlier and self._earlier.top else None
         above = _Open(folder or "/", status, None, None)
         if stat.S_ISDIR(status.st_mode):
             self._walk(_Open(path, status, above, before))
@@ -355,9 +355,7 @@ class _Keeper:
                 self.counts.size += before.size
                 return
             path = os.path.join(folder.path, name)
-            folder.pending.append((name, self._contents.begin(path, status)))
-            self.counts.new += before is None
-            self.counts.changed += before is not None
+            folder.pending.append((name, self._contents.begin(path, status), before))
             return
         path = os.path.join(folder.path, name)
         try:
@@ -429,7 +427,7 @@ class _Keeper:
 
     def _finish_entries(self, folder: _Open) -> None:
         """Enter the files of a folder that had to be read."""
-        for name, file in folder.pending:
+        for name, file, before in folder.pending:
             folder.same = False
             self._contents.finish(file)
             if file.problem:
@@ -445,6 +443,8 @@ class _Keeper:
                 self._lacking(file.path, error.strerror or str(error))
                 continue
             folder.nodes.append(node)
+            self.counts.new += before is None
+            self.counts.changed += before is not None and node != before
             self.counts.files += 1
             self.counts.size += file.size
             self.counts.bytes_read += file.size
