@@ -107,7 +107,7 @@ def test_a_program_that_fails_makes_no_backup(
             which = "--postgresql-globals" if name == "pg_dumpall" else "--postgresql"
             failed = program("backup", which, shop, code=13 if name == "pg_restore" else 14)
         assert "the disk is full" in failed.err
-    assert program("snapshots", "--json").events[0] == []
+    assert not program("snapshots", "--json").events[0]
 
 
 def test_in_a_configuration_beside_relstorage(
