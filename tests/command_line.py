@@ -59,7 +59,7 @@ def program(bare_environment: None, capsys: pytest.CaptureFixture[str]) -> Itera
         given = run(arguments)
         captured = capsys.readouterr()
         result = Result(given, captured.out, captured.err)
-        assert given == code, result
+        assert given == code, (result.out, result.err)
         return result
 
     yield call

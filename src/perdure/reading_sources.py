@@ -24,6 +24,7 @@ from perdure.repository import Repository, Writer
 from perdure.snapshots import sources_in, trees_in
 from perdure.sources import files
 from perdure.sources.files import FilesCut
+from perdure.sources.postgresql import source as postgresql
 from perdure.sources.protocol import Cut, Source
 from perdure.trees.keeping import KeptTree, keep_tree, note_of
 from perdure.trees.walking import EarlierTree
@@ -96,7 +97,8 @@ def folder_names(sources: Sequence[Source]) -> dict[str, str]:
     taken = {place.partition("/")[0] for place in folders.values()} | {manifest.NAME}
     for source in sources:
         if source.name not in trees:
-            base, number = f"{PurePosixPath(source.place).name}{history.SUFFIX}", 2
+            suffix = postgresql.SUFFIXES.get(source.kind, history.SUFFIX)
+            base, number = f"{PurePosixPath(source.place).name}{suffix}", 2
             folder = base
             while folder in taken:
                 folder, number = f"{number}-{base}", number + 1

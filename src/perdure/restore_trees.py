@@ -164,10 +164,15 @@ def _at(found: Sequence[FoundTree], at: Tid | datetime) -> tuple[FoundTree, str]
 
 
 def _place(record: SourceRecord, target: Path | None, taken: Collection[Path]) -> Path:
-    path = record.path
+    path = record.path if record.server is None else f"/{record.tree}"
     if not path.startswith("/") or "\0" in path or ".." in PurePosixPath(path).parts:
         raise RepositoryDamaged(f"{path!r} is not the path of a file tree")
     if target is None:
+        if record.server is not None:
+            raise UsageError(
+                f"{record.name} is a dump, which has no place of its own",
+                hint="restore it into a folder with --to, or into a new database: --into-postgresql",
+            )
         return Path(path)
     base = PurePosixPath(path).name or _ROOT
     place, number = target / base, 2

@@ -14,6 +14,7 @@ from perdure.cli.commands_retention import apply_retention
 from perdure.cli.gathering import Gathering, Named
 from perdure.cli.options import repository_options, tags, text
 from perdure.cli.output import Output
+from perdure.cli.postgresql import Databases, postgresql_options
 from perdure.cli.session import Session, now, with_session
 from perdure.cli.trees import Exclusion, tree_options
 from perdure.errors import BackupIncomplete, RepositoryLocked
@@ -57,6 +58,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="The blob directory that belongs to the --filestorage.",
 )
 @tree_options
+@postgresql_options
 @click.option("--no-blobs", is_flag=True, help="Back up the databases without their blobs.")
 @click.option(
     "--source",
@@ -90,6 +92,7 @@ def backup(
     blobs: Path | None,
     trees: tuple[Path, ...],
     exclusion: Exclusion,
+    databases: Databases,
     no_blobs: bool,
     name: str | None,
     host: str | None,
@@ -106,7 +109,9 @@ def backup(
     folder (perdure sources shows what is found). Where perdure.toml says how long to keep snapshots, old
     ones are forgotten after a backup that is complete.
     """
-    named = Named(paths, storages, zope_confs, zeo_confs, buildout, blobs, name, trees, exclusion)
+    named = Named(
+        paths, storages, zope_confs, zeo_confs, buildout, blobs, name, trees, exclusion, databases
+    )
     with around(session, now, dry_run=dry_run) as run:
         gathering = Gathering(session, without_blobs=no_blobs)
         sources = gathering.gather(named)

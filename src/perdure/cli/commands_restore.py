@@ -15,6 +15,7 @@ import click
 from perdure.cli import messages
 from perdure.cli.options import moment, output_options, reading_options, tags
 from perdure.cli.output import Output
+from perdure.cli.postgresql import Server, server_options
 from perdure.cli.session import Session, now, with_session
 from perdure.errors import UsageError
 from perdure.model import Tid
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Copy into the storage of this ZConfig file: RelStorage, a ZEO server, any other.",
 )
+@server_options
 @click.option("--yes", is_flag=True, help="Replace what is in place without being asked.")
 @moment("--at", help="Restore the state at this time (UTC unless it has an offset) or transaction.")
 @click.option("--source", help="Only this source, by its name or its database's.")
@@ -49,6 +51,7 @@ def restore(
     target: Path | None,
     in_place: bool,
     into: Path | None,
+    server: Server,
     yes: bool,
     at: Tid | datetime | None,
     source: str | None,
@@ -69,15 +72,18 @@ def restore(
     from perdure.restore_plan import Wanted, plan_restore
     from perdure.restore_trees import plan_trees
 
-    if sum((in_place, target is not None, into is not None)) != 1:
+    if sum((in_place, *(place is not None for place in (target, into, server.address)))) != 1:
         raise UsageError(
             "a restore needs a place, and one only",
             hint="--to FOLDER restores into a folder, --in-place to where the site is, --into FILE into"
-            " another storage",
+            " another storage, --into-postgresql NAME into a new database",
         )
     wanted = Wanted(snapshot, at, source, host, tags)
     if into:
         _copy(session, wanted, into, dry_run)
+        return
+    if server.address is not None:
+        _show(session.output, [server.restore(session, wanted, dry_run=dry_run)], dry_run, 0)
         return
     if target and not dry_run:
         force = force or _may_fill(session.output, target)

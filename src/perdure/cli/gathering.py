@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from perdure.cli import messages
 from perdure.cli.commands_site import find_site
 from perdure.cli.options import text
+from perdure.cli.postgresql import Databases
 from perdure.cli.session import Session
 from perdure.cli.trees import Exclusion
 from perdure.config.values import Location
@@ -35,6 +36,7 @@ class Named:
     name: str | None = None
     trees: tuple[Path, ...] = ()
     exclusion: Exclusion = field(default_factory=Exclusion)
+    databases: Databases = field(default_factory=Databases)
 
     @property
     def site(self) -> bool:
@@ -43,8 +45,10 @@ class Named:
 
     @property
     def single(self) -> int:
-        """How many storages and trees are named, each by itself."""
-        return len(self.filestorages) + len(self.storages) + len(self.trees)
+        """How many storages, trees and databases are named, each by itself."""
+        databases = self.databases
+        others = (databases.named, databases.servers, databases.globals_of, self.trees)
+        return len(self.filestorages) + len(self.storages) + sum(map(len, others))
 
 
 class Gathering:
@@ -59,7 +63,7 @@ class Gathering:
     def gather(self, named: Named) -> list[Source]:
         """Give the sources, in the order in which they are read. Raises UsageError, SourceUnusable."""
         if named.single:
-            return [*self._single(named), *self._trees(named)]
+            return [*self._single(named), *self._databases(named), *self._trees(named)]
         if named.exclusion != Exclusion():
             raise UsageError("there is no --tree from which to leave something out")
         if named.blobs:
@@ -79,6 +83,12 @@ class Gathering:
         """Make the sources of trees that are named: each a job of its own."""
         for path in named.trees:
             source = self._tree(path, named.name, named.exclusion)
+            self.jobs[source.name] = source.name
+            yield source
+
+    def _databases(self, named: Named) -> Iterator[Source]:
+        """Make the sources of databases that are named: each a job of its own."""
+        for source in named.databases.sources(named.name):
             self.jobs[source.name] = source.name
             yield source
 
@@ -138,6 +148,8 @@ class Gathering:
             return [self._tree(section.tree, name, Exclusion.of(section))]
         if section.zconfig_file:
             return [self._storage_file(section.zconfig_file, name)]
+        if databases := Databases.of(section):
+            return list(databases.sources(name))
         confs = tuple(path for path in (section.zope_conf,) if path)
         zeos = tuple(path for path in (section.zeo_conf,) if path)
         found = find_site(self._session, section.site, confs, zeos, section.buildout)

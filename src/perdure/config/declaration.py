@@ -106,6 +106,17 @@ class SourceSection(Section, frozen=True):
     zconfig_file: Annotated[
         Path | None, _key("A file with such a section.", "/etc/perdure/storage.conf")
     ] = None
+    postgresql: Annotated[
+        str | None, _key("A PostgreSQL database: its name, or its URI.", "shop")
+    ] = None
+    postgresql_all: Annotated[
+        str | None,
+        _key("All databases of a PostgreSQL server, and its globals.", "postgresql://db.example"),
+    ] = None
+    postgresql_globals: Annotated[
+        str | None,
+        _key("Roles and tablespaces of a PostgreSQL server.", "postgresql://db.example"),
+    ] = None
     tree: Annotated[Path | None, _key("A folder of files, or a file.", "/srv/www")] = None
     exclude: Annotated[
         tuple[str, ...] | None,
@@ -134,7 +145,7 @@ class SourceSection(Section, frozen=True):
 
 SOURCE_PLACES = (
     *("filestorage", "zope-conf", "zeo-conf", "buildout", "site", "zconfig", "zconfig-file"),
-    "tree",
+    *("tree", "postgresql", "postgresql-all", "postgresql-globals"),
 )
 """The keys of a source of which it has exactly one."""
 OF_TREES = (

@@ -40,6 +40,8 @@ fields refused, ending with a line feed.
     how many; ``changing``: paths of those that changed while they were read, at most 1000; ``excluding``:
     what was left out on request. Its ``cut`` is the tid that a commit would have had when reading began,
     ``last_packed`` likewise; ``transactions`` and ``records`` are 0.
+  - ``server``: of a dump, what a server needs to make such a database (null for others): ``version`` of the
+    server, ``encoding``, ``collate`` and ``ctype`` of the database.
 * ``failed``: sources that are not in the snapshot, since they could not be read: ``name``, ``kind``,
   ``path``, and ``why``. Left out if there is none.
 """
@@ -121,6 +123,15 @@ class FilesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     excluding: tuple[str, ...] = ()
 
 
+class ServerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the database of a dump was made."""
+
+    version: str
+    encoding: str
+    collate: str
+    ctype: str
+
+
 class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One source of a snapshot."""
 
@@ -140,6 +151,7 @@ class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     database: str = ""
     blobs: BlobsRecord | None = None
     files: FilesRecord | None = None
+    server: ServerRecord | None = None
 
 
 class FailedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from perdure.errors import SourceUnusable
+from perdure.formats.manifest import ServerRecord
 from perdure.sources.excluding import Excludes
 
 KIND = "tree"
@@ -28,6 +30,12 @@ class FilesCut:
     excludes: Excludes = field(default_factory=Excludes)
     plain: bool = False
     """Owners, times and inodes say nothing and are the same in every snapshot: files made for the backup."""
+    make: Callable[[str], None] | None = None
+    """Makes the files, just before they are read; it is told a secret of the repository."""
+    moment: datetime | None = None
+    """Of which moment they are; None: of when they are read."""
+    server: ServerRecord | None = None
+    """Of a dump, what is to be known about it."""
 
 
 class FileTreeSource:

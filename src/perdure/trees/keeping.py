@@ -16,7 +16,7 @@ from perdure.model import Observer, Tid
 from perdure.repository import Repository, Writer
 from perdure.sources.files import FilesCut
 from perdure.trees.describing import attributes_or_none, describe
-from perdure.trees.walking import EarlierTree, FileCounts, TreeWalk
+from perdure.trees.walking import EarlierTree, FileCounts, TreeWalk, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,15 @@ def keep_tree(
     A file whose type, size, times and inode are those of the last snapshot is not read, unless ``read_all``.
     Raises SourceUnusable when its top cannot be read, RepositoryDamaged, StoreError.
     """
+    if cut.make is not None:
+        cut.make(repository.chunker_polynomial)
     walk = TreeWalk(cut, earlier, repository, writer, observer, read_all=read_all)
     top = walk.store()
     counts = walk.counts
     record = msgspec.structs.replace(
         identity,
-        tree=cut.tree,
-        cut=Tid.at(began),
-        last_packed=Tid.at(began),
+        cut=Tid.at(cut.moment or began),
+        last_packed=Tid.at(cut.moment or began),
         size=counts.size,
         status=INCOMPLETE if counts.unread_count else COMPLETE,
         files=FilesRecord(
@@ -97,11 +98,14 @@ def keep_tree(
             changing=tuple(counts.changing),
             excluding=cut.excludes.spoken(),
         ),
+        server=cut.server,
     )
+    if identity.tree:
+        top = named(top, identity.tree.rpartition("/")[2])
     unchanged = earlier is not None and top == earlier.top and not counts.unread_count
     return KeptTree(
         record=record,
-        top=(top,) if cut.tree else walk.in_top,
+        top=(top,) if identity.tree else walk.in_top,
         parents=() if cut.plain else _parents(cut),
         counts=counts,
         method="files",

@@ -100,7 +100,7 @@ class _Open:
         self.before = before
         """Its node in the last snapshot."""
         self.nodes: list[Node] = []
-        self.pending: list[tuple[str, Content, bool]] = []
+        self.pending: list[tuple[str, Content, Node | None]] = []
         self.same = before is not None
         """Whether all that was met in it is as it was."""
         self.expected = 0
@@ -108,6 +108,11 @@ class _Open:
         self.weight = 0
         self.gone = False
         """It was removed before it was listed."""
+
+
+def named(node: Node, name: str) -> Node:
+    """Give a node another name: what was made for the backup goes by another one in a snapshot."""
+    return msgspec.structs.replace(node, name=name)
 
 
 def _nanoseconds(time: datetime) -> int:
@@ -147,8 +152,9 @@ class TreeWalk:
         except OSError as error:
             raise SourceUnusable(f"{path} cannot be read: {error.strerror}") from None
         self._excluding = Excluding(self._cut.excludes, status.st_dev)
-        before = self._earlier.top if self._earlier is not None else None
         folder, _, name = path.rpartition("/")
+        top = self._earlier.top if self._earlier is not None else None
+        before = named(top, name or "/") if top is not None else None
         above = _Open(folder or "/", status, None, None)
         if stat.S_ISDIR(status.st_mode):
             self._walk(_Open(path, status, above, before))
@@ -160,7 +166,7 @@ class TreeWalk:
         if not above.nodes:
             why = self.counts.unread[0][1] if self.counts.unread else "it is a socket, or left out"
             raise SourceUnusable(f"{path} cannot be backed up: {why}")
-        return msgspec.structs.replace(above.nodes[0], name=name or "/")
+        return named(above.nodes[0], name or "/")
 
     def _walk(self, top: _Open) -> None:
         stack = [(top, self._scan(top, 0))]
@@ -262,7 +268,7 @@ class TreeWalk:
                 return
             path = os.path.join(folder.path, name)
             content = self._contents.begin(path, status)
-            folder.pending.append((name, content, before is None))
+            folder.pending.append((name, content, before))
             return
         path = os.path.join(folder.path, name)
         try:
@@ -331,7 +337,7 @@ class TreeWalk:
 
     def _finish_entries(self, folder: _Open) -> None:
         """Enter the files of a folder that had to be read."""
-        for name, file, is_new in folder.pending:
+        for name, file, before in folder.pending:
             folder.same = False
             self._contents.finish(file)
             if file.gone:
@@ -343,8 +349,8 @@ class TreeWalk:
             node = self._node(name, file.path, file.status, size=file.size, content=content)
             folder.nodes.append(node)
             self.counts.files += 1
-            self.counts.new += is_new
-            self.counts.changed += not is_new
+            self.counts.new += before is None
+            self.counts.changed += before is not None and node != before
             self.counts.size += file.size
             self.counts.bytes_read += file.size
             if not file.steady and len(self.counts.changing) < MOST_NAMED:
