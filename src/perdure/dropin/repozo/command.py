@@ -67,10 +67,8 @@ class _Talk:
         self._line(f"warning: {message}")
 
     def fail(self, message: str, hint: str | None) -> None:
-        """Say why it ends."""
-        self._line(message)
-        if hint:
-            self._line(f"  hint: {hint}")
+        """Say why it ends, in one line, as repozo does."""
+        self._line(f"{message} ({hint})" if hint else message)
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Show how far it is, on a terminal."""
