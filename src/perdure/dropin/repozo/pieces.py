@@ -19,7 +19,7 @@ from perdure.formats.filestorage import (
 )
 from perdure.model import Tid
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 _AHEAD = 1 << 20
 """Bytes within which an increment must tell where it belongs."""
 

@@ -14,7 +14,6 @@ from perdure.dropin.repozo.choosing import Choice, choose
 from perdure.dropin.repozo.failures import NoFiles
 from perdure.dropin.repozo.joining import Placed, join
 from perdure.dropin.repozo.proving import Proof, Prover, Sink, prove
-from perdure.formats import fsindex
 from perdure.model import Observer, Tid
 from perdure.pool import Pool
 from perdure.sources.filestorage_writer import new_filestorage, writing
@@ -65,6 +64,8 @@ def recover(request: RecoverRequest, output: Path, observer: Observer) -> Recove
     Raises NoFiles, VerificationFail, UsageError for a date that is none, NoRepository, TargetInUse when a
     server holds the file's lock, StoreError.
     """
+    from perdure.formats import fsindex
+
     choice = choose(request.repository, request.date)
     placed = join(choice.state.pieces)
     reason = ""
