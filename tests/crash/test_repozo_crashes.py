@@ -1,4 +1,4 @@
-"""A repozo backup that is killed, or loses its power, at any call: earlier backups are whole, the next one works."""
+"""A repozo backup that is killed, or loses its power, at any call: what was there is whole."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from repozo_pair import (
     recovered_or_none,
     zodbs,
 )
+from zc.lockfile import LockFile
 from ZODB.FileStorage import FileStorage
 from ZODB.scripts import repozo as zodbs_repozo
-from zc.lockfile import LockFile
 
 from perdure.dropin import repozo
 from perdure.dropin.repozo import BackupKind, backing_up, chains, next_stamp
@@ -104,7 +104,8 @@ class TestAVotedTransaction:
     def run_with_voted_tail(self, site: Site) -> bytes:
         """Give the file as it is while a transaction is voted, and leave it so."""
         whole = site.data
-        site.path.write_bytes(whole + whole[4 : 4 + 16] + b"c" + whole[21:200])
+        end = 4 + int.from_bytes(whole[12:20], "big") + 8
+        site.path.write_bytes(whole + whole[4:20] + b"c" + whole[21:end])
         return whole
 
     def test_zodbs_writes_an_empty_increment_and_is_blind_then(self, site: Site) -> None:
@@ -439,9 +440,8 @@ class TestDates:
     @pytest.mark.parametrize("date", ["zzz", "now", "2026/11/21", "2026-1-1", "20261121", ""])
     def test_what_is_no_date_is_an_error(self, site: Site, date: str, tmp_path: Path) -> None:
         zodbs_backup(site, moment(0))
-        assert zodbs("-R", "-r", site.repository, "-o", tmp_path / "z", "-D", date).code == (
-            date in {"20261121", "2026-1-1"} and 0
-        )
+        anything = zodbs("-R", "-r", site.repository, "-o", tmp_path / "z", "-D", date)
+        assert anything.code == (date == "2026-1-1")
         done = ours("-R", "-r", site.repository, "-o", tmp_path / "o", "-D", date)
         assert done.code == 1
         assert not (tmp_path / "o").exists()

@@ -91,7 +91,9 @@ def test_a_healthy_repository_is_continued(
     # The space in the path kept ZODB's repozo from its last backup; the others are up to date.
     assert {Path(each).suffix for each in new} <= {".deltafs", ".index"}
     assert bool(new) == (name == "space dir")
-    assert zodbs("-R", "-r", repository, "-o", tmp_path / "o.fs", now="2030-01-01-00-00-00").code == 0
+    assert (
+        zodbs("-R", "-r", repository, "-o", tmp_path / "o.fs", now="2030-01-01-00-00-00").code == 0
+    )
     size = len((tmp_path / "o.fs").read_bytes())
     assert (tmp_path / "o.fs").read_bytes() == source.read_bytes()[:size]
     assert recovered_or_none(repository) == (tmp_path / "o.fs").read_bytes()

@@ -1,4 +1,4 @@
-"""ZODB's repozo and ours by turns on one repository: each reads, verifies and continues what the other wrote."""
+"""ZODB's repozo and ours by turns on one repository: each goes on with what the other wrote."""
 
 from __future__ import annotations
 

@@ -53,9 +53,7 @@ class Chain:
     @property
     def states(self) -> tuple[State, ...]:
         """The states that its pieces make, oldest first."""
-        return tuple(
-            State(self, self.pieces[:count]) for count in range(1, len(self.pieces) + 1)
-        )
+        return tuple(State(self, self.pieces[:count]) for count in range(1, len(self.pieces) + 1))
 
     @property
     def problems(self) -> tuple[str, ...]:

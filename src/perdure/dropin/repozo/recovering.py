@@ -64,9 +64,15 @@ def recover(request: RecoverRequest, output: Path, observer: Observer) -> Recove
     Raises NoFiles, VerificationFail, UsageError for a date that is none, NoRepository, TargetInUse when a
     server holds the file's lock, StoreError.
     """
+    return recover_choice(choose(request.repository, request.date), request, output, observer)
+
+
+def recover_choice(
+    choice: Choice, request: RecoverRequest, output: Path, observer: Observer
+) -> RecoverReport:
+    """Recover what was chosen already. Raises what `recover` raises but for NoRepository."""
     from perdure.formats import fsindex
 
-    choice = choose(request.repository, request.date)
     placed = join(choice.state.pieces)
     reason = ""
     if request.incremental:
