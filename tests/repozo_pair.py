@@ -70,15 +70,21 @@ def recovered(repository: Path, date: str | None = None, **how: Any) -> bytes:
     return output.read_bytes()
 
 
+def streamed(repository: Path, date: str | None = None, **how: Any) -> bytes:
+    """Recover to a stream, which costs no disk. Raises PerdureError."""
+    stream = io.BytesIO()
+    repozo.recover_to_stream(
+        repozo.RecoverRequest(repository, date, **how), stream, SilentObserver()
+    )
+    return stream.getvalue()
+
+
 def recovered_or_none(repository: Path, date: str | None = None) -> bytes | None:
     """Recover to a stream; None where that is an error."""
-    stream = io.BytesIO()
-    request = repozo.RecoverRequest(repository, date)
     try:
-        repozo.recover_to_stream(request, stream, SilentObserver())
+        return streamed(repository, date)
     except PerdureError:
         return None
-    return stream.getvalue()
 
 
 def problems(repository: Path, *, quick: bool = False) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from repozo_pair import Site, moment, problems, recovered, sha256, zodbs
+from repozo_pair import Site, moment, problems, sha256, streamed, zodbs
 from repozo_pair import back_up as our_backup
 
 pytestmark = pytest.mark.slow
@@ -51,9 +51,9 @@ def check(site: Site, now: str, states: dict[str, str]) -> None:
     output = site.path.with_name("zodbs.fs")
     assert not problems(site.repository)
     assert not problems(site.repository, quick=True)
-    assert sha256(recovered(site.repository, with_verify=True)) == states[now]
+    assert sha256(streamed(site.repository, with_verify=True)) == states[now]
     assert zodbs("-V", "-r", site.repository, now=later).code == 0
     assert zodbs("-Rw", "-r", site.repository, "-o", output, now=later).code == 0
     assert sha256(output.read_bytes()) == states[now]
     for date, digest in states.items():
-        assert sha256(recovered(site.repository, date)) == digest
+        assert sha256(streamed(site.repository, date)) == digest

@@ -28,6 +28,7 @@ from perdure.dropin.repozo.folder import (
     read_dat,
     unwritable,
 )
+from perdure.dropin.repozo.listing import list_lone_full
 from perdure.dropin.repozo.pieces import measure
 from perdure.dropin.repozo.writing import NewPiece
 from perdure.errors import DamageFound, StoreError
@@ -100,9 +101,10 @@ def backup(request: BackupRequest, observer: Observer) -> BackupReport:
     """
     source = FileStorageSource(request.file, window=_WINDOW, without_blobs=True)
     with locked(request.repository, request.wait), source.cut() as cut:
-        listing = list_folder(request.repository)
-        run = _Backup(request, cut, listing, observer)
         try:
+            list_lone_full(request.repository, request.name, observer)
+            listing = list_folder(request.repository)
+            run = _Backup(request, cut, listing, observer)
             report = run.run(decide(listing.chains, full=request.full))
         except OSError as error:
             raise unwritable(request.repository, error) from error

@@ -168,6 +168,12 @@ def unlisted_last(chain: Chain) -> Piece | None:
     return last if not rest.problems and _in_order(chain) else None
 
 
+def unlisted_full(chain: Chain) -> Piece | None:
+    """Give the full of a chain that is nothing else and has no .dat, as a killed run leaves it."""
+    alone = chain.dat is None and len(chain.pieces) == 1 and chain.pieces[0].name.full
+    return chain.pieces[0] if alone else None
+
+
 def _in_order(chain: Chain) -> bool:
     """Whether repozo, which goes by the names alone, takes the files in the same order."""
     names = [str(piece.name) for piece in chain.pieces]
