@@ -34,6 +34,8 @@ class BackupRequest:
     verify_source: bool = False
     skip_if_unchanged: bool = False
     dry_run: bool = False
+    time: datetime | None = None
+    """When the sources were as they are, for what an older backup had; None: now."""
     read_all: bool = False
     """Read all files of trees, those that have not changed, too."""
     job_names: Mapping[str, str] = field(default_factory=dict)
@@ -126,7 +128,11 @@ def backup(
     """
     started = clock()
     snapshots = repository.snapshots()
-    time = _time(started, snapshots, observer)
+    if request.time is None:
+        time = _time(started, snapshots, observer)
+    else:
+        time = request.time
+        snapshots = [listed for listed in snapshots if listed[1].moment < time]
     reading = Reading(snapshots, started, request.hostname, request.verify_source, request.read_all)
     with repository.writer(lock) as writer:
         done, failed = read_sources(repository, writer, request.jobs(sources), reading, observer)

@@ -12,8 +12,9 @@ from types import FrameType
 import click
 
 from perdure.cli import messages
-from perdure.cli.program import NAME, program
+from perdure.cli.dropins import run_dropin
 from perdure.cli.reaching import STOPPING
+from perdure.dropin.names import COMMANDS
 from perdure.errors import INTERRUPTED, PerdureError
 
 _COMPLETE = "_PERDURE_COMPLETE"
@@ -25,6 +26,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if _COMPLETE in os.environ:
         from click.shell_completion import shell_complete
+
+        from perdure.cli.program import NAME, program
 
         return shell_complete(program, {}, NAME, _COMPLETE, os.environ[_COMPLETE])
     _prepare()
@@ -48,6 +51,10 @@ def _silence() -> None:
 
 def _invoke(given: list[str]) -> int:
     try:
+        if given and given[0] in COMMANDS:
+            return run_dropin(given[0], given[1:])
+        from perdure.cli.program import NAME, program  # all commands, which a drop-in spares
+
         with program.make_context(NAME, given) as context:
             program.invoke(context)
     except click.exceptions.Exit as done:
@@ -105,7 +112,9 @@ def _prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     STOPPING.clear()
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have it
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):  # as a shell's background jobs have it
         signal.signal(signal.SIGINT, _interrupt)
     # restic asks whether the owner of a lock lives by sending it SIGHUP; that must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

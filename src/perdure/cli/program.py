@@ -9,8 +9,10 @@ from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
-from perdure.cli.commands_insight import drill, dump, ls
+from perdure.cli.commands_dropins import DROPINS, dropins
 from perdure.cli.commands_elsewhere import copy, mirror
+from perdure.cli.commands_import import import_repozo
+from perdure.cli.commands_insight import drill, dump, ls
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -50,6 +52,9 @@ _COMMANDS = (
     assemble,
     config,
     schedule,
+    import_repozo,
+    *DROPINS,
+    dropins,
     version,
     completion,
 )
