@@ -8,6 +8,7 @@ from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
+from perdure.cli.commands_files import site
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -38,6 +39,7 @@ _COMMANDS = (
     unlock,
     key,
     assemble,
+    site,
     config,
     schedule,
     version,

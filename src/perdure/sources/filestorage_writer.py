@@ -216,7 +216,7 @@ def new_filestorage(path: Path, pool: Pool, *, force: bool) -> Iterator[NewFileS
     owner = owner_for(path)
     with _translated(path):
         make_directory(path.parent, owner)
-    with _held_lock(path, owner):
+    with held_lock(path, owner):
         if path.exists() and not force:
             raise UsageError(
                 f"{path} exists",
@@ -263,7 +263,8 @@ def _part_of(path: Path) -> Path:
 
 
 @contextmanager
-def _held_lock(path: Path, owner: Owner | None) -> Iterator[None]:
+def held_lock(path: Path, owner: Owner | None) -> Iterator[None]:
+    """Hold the lock that a server takes on a Data.fs. Raises TargetInUse, StoreError."""
     from zc.lockfile import LockError, LockFile
 
     name = Path(f"{path}.lock")
