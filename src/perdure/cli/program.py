@@ -8,6 +8,7 @@ from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
+from perdure.cli.commands_dropins import dropins, repozo
 from perdure.cli.commands_files import site
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
@@ -42,6 +43,8 @@ _COMMANDS = (
     site,
     config,
     schedule,
+    repozo,
+    dropins,
     version,
     completion,
 )

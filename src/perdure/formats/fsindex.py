@@ -3,17 +3,21 @@
 A stream of pickles, protocol 3: the position behind the last transaction that the index knows; then for
 each prefix of six bytes of the oids, ascending, a pair: the prefix, and a byte string of the last two
 bytes of each oid, ascending, followed by the position (6 bytes, big-endian) of each, in the same order;
-then None. Perdure writes such files and never reads one. Source: ZODB.fsIndex of ZODB 6.
+then None. Source: ZODB.fsIndex of ZODB 6.
+
+A file that is read is taken apart by hand: the few kinds of pickled values above, and nothing else.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
+from perdure.errors import DamageFound
 from perdure.formats.columns import Numbers
 from perdure.formats.revisions import Revisions
 
@@ -38,3 +42,106 @@ def _six_bytes(positions: Numbers) -> bytes:
 
 def _pickled(value: object) -> bytes:
     return pickle.dumps(value, protocol=3)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that was read: the oids ascend, and each has the position of its newest record."""
+
+    end: int
+    """Position behind the last transaction that it knows."""
+    oids: Numbers
+    positions: Numbers
+
+    def agrees_with(self, revisions: Revisions) -> bool:
+        """Whether it has these revisions, and no object beside them."""
+        count = sum(np.count_nonzero(page) for _, page, _ in revisions.pages())
+        found, _ = revisions.lookup(self.oids)
+        return count == len(self.oids) and bool((found == self.positions).all())
+
+    def revisions(self) -> Revisions:
+        """Give what it knows; it does not know tids."""
+        known = Revisions(whole=True)
+        known.update(self.oids, self.positions, np.zeros_like(self.oids))
+        return known
+
+
+def decode(data: bytes) -> Index:
+    """Read an index. Raises DamageFound for anything but a whole one."""
+    values = _Values(data)
+    end = values.next()
+    if not isinstance(end, int):
+        raise DamageFound("it does not begin with a position")
+    oids: list[Numbers] = []
+    positions: list[Numbers] = []
+    before = -1
+    while (value := values.next()) is not None:
+        if not isinstance(value, tuple):
+            raise DamageFound("it has something else than pairs of bytes")
+        prefix, packed = int.from_bytes(value[0], "big"), value[1]
+        count, rest = divmod(len(packed), 8)
+        if len(value[0]) != 6 or rest or prefix <= before:
+            raise DamageFound(f"what it has of the prefix {value[0]!r} cannot be right")
+        before = prefix
+        suffixes = np.frombuffer(packed, ">u2", count).astype(np.uint64)
+        oids.append(suffixes + np.uint64(prefix << 16))
+        wide = np.zeros((count, 8), np.uint8)
+        wide[:, 2:] = np.frombuffer(packed, np.uint8, offset=2 * count).reshape(count, 6)
+        positions.append(wide.reshape(-1).view(">u8").astype(np.uint64))
+    empty = np.zeros(0, np.uint64)
+    index = Index(end, np.concatenate([empty, *oids]), np.concatenate([empty, *positions]))
+    if not (
+        bool((index.oids[1:] > index.oids[:-1]).all())
+        and bool((index.positions < np.uint64(max(end, 0))).all())
+        and bool((index.positions > 0).all())
+    ):
+        raise DamageFound("its oids do not ascend, or a position lies outside the file")
+    return index
+
+
+_INTEGERS = {b"K": 1, b"M": 2, b"J": 4}
+_BYTES = {b"C": 1, b"U": 1, b"B": 4, b"T": 4, b"\x8e": 8}
+_SKIPPED = {b"\x80": 1, b"q": 1, b"r": 4, b"\x94": 0, b"\x95": 8}
+"""Opcodes that say nothing here, with the bytes of their arguments: versions, memos and frames."""
+
+
+class _Values:
+    """Values that were pickled one after the other: integers, pairs of bytes, None."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def next(self) -> int | tuple[bytes, bytes] | None:
+        """Read the next value. Raises DamageFound."""
+        stack: list[int | bytes | tuple[bytes, bytes] | None] = []
+        while (code := self._take(1)) != b".":
+            if code in _SKIPPED:
+                self._take(_SKIPPED[code])
+            elif code in _INTEGERS:
+                stack.append(int.from_bytes(self._take(_INTEGERS[code]), "little"))
+            elif code == b"\x8a":
+                stack.append(int.from_bytes(self._take(self._number(1)), "little", signed=True))
+            elif code in _BYTES:
+                stack.append(self._take(self._number(_BYTES[code])))
+            elif code == b"\x86" and len(stack) == 2:
+                first, second = stack
+                if not (isinstance(first, bytes) and isinstance(second, bytes)):
+                    raise DamageFound("it has a pair that is not of bytes")
+                stack = [(first, second)]
+            elif code == b"N":
+                stack.append(None)
+            else:
+                raise DamageFound(f"it has a pickle that no index has, at byte {self._at - 1}")
+        if len(stack) != 1 or isinstance(stack[0], bytes):
+            raise DamageFound(f"it has a pickle that no index has, at byte {self._at - 1}")
+        return stack[0]
+
+    def _number(self, size: int) -> int:
+        return int.from_bytes(self._take(size), "little")
+
+    def _take(self, count: int) -> bytes:
+        data = self._data[self._at : self._at + count]
+        if len(data) < count:
+            raise DamageFound("it is cut short")
+        self._at += count
+        return data

@@ -48,7 +48,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, data: bytes, position: int) -> int:
+def write_all(descriptor: int, data: bytes | memoryview, position: int) -> int:
     """Write bytes at a position; gives the position behind them. Raises OSError."""
     view = memoryview(data)
     while view:

@@ -103,7 +103,7 @@ class NewFileStorage:
             self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
         )
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append bytes. What has gathered goes to the disk meanwhile, so that the end is not a long wait."""
         self._copy_prefix()
         self._end = write_all(self._descriptor, data, self._end)
@@ -264,7 +264,7 @@ def _part_of(path: Path) -> Path:
 
 @contextmanager
 def held_lock(path: Path, owner: Owner | None) -> Iterator[None]:
-    """Hold the lock that a server takes on a Data.fs. Raises TargetInUse, StoreError."""
+    """Hold the lock that a server would take on a Data.fs. Raises TargetInUse, StoreError."""
     from zc.lockfile import LockError, LockFile
 
     name = Path(f"{path}.lock")
