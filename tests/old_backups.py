@@ -86,7 +86,8 @@ def live(folder: Path) -> dict[str, str]:
     found = {}
     for top in sorted(var.iterdir()):
         if top.name.startswith(("blobstorage", "blobs")) and (top / ".layout").exists():
-            files = [p for p in top.rglob("*") if p.is_file() and "tmp" not in p.parts]
+            every = (p for p in top.rglob("*") if p.is_file())
+            files = [p for p in every if "tmp" not in p.relative_to(top).parts]
         elif top.name == "filestorage":
             files = [p for p in top.rglob("*.fs") if p.is_file()]
         else:

@@ -99,8 +99,8 @@ def _around(session: Session, options: SiteSection, folder: Path | None) -> Arou
     try:
         site = discover(base, session.settings.environment)
     except PerdureError:
-        if options.datafs is None and not options.only_blobs:
-            raise
+        if not (options.datafs or options.var_dir or options.only_blobs):
+            raise  # it may be that all is lost and to be restored, but not to where
         return Around(base, base / "var")
     files = [each for each in site.storages if each.kind == FILESTORAGE and each.path]
     for each in site.storages:
