@@ -15,6 +15,7 @@ from perdure.cli.options import configuration_options
 from perdure.cli.session import Session, now, with_session
 from perdure.cli.site_hooks import Told, around_run
 from perdure.cli.site_part import load_part
+from perdure.errors import UsageError
 
 if TYPE_CHECKING:
     from perdure.dropin.recipe.part import Kind, Part, Place
@@ -273,7 +274,12 @@ def _agreed(part: Part) -> bool:
         if part.blobs and storage.blobs:
             click.echo(f"This will replace the blobstorage: {messages.printable(storage.blobs)}")
     while True:
-        answer: str = click.prompt("Are you sure? (yes/No)", default="no", show_default=False)
+        try:
+            answer: str = click.prompt("Are you sure? (yes/No)", default="no", show_default=False)
+        except click.Abort:
+            raise UsageError(
+                "there is nobody to ask; nothing was touched", hint="--no-prompt asks nothing"
+            ) from None
         if answer.strip().lower() in {"yes", "no"}:
             return answer.strip().lower() == "yes"
 
