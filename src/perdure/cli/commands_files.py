@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import messages
-from perdure.cli.options import configuration_options
+from perdure.cli.options import configuration_options, use_configuration
 from perdure.cli.session import Session, now, with_session
 from perdure.cli.site_hooks import Told, around_run
 from perdure.cli.site_part import load_part
@@ -43,6 +43,12 @@ def site(context: click.Context, part_file: Path | None, folder: Path | None) ->
     found, or said in perdure.toml, in the table [site]; the variables of collective.backup are known, too.
     """
     context.meta[_PART], context.meta[_SITE] = part_file, folder
+    if folder is not None and part_file is None:
+        from perdure.cli.configuration import NAME, PROJECT, is_configuration
+
+        for path in (folder / NAME, folder / PROJECT):
+            if is_configuration(path):
+                use_configuration(context, path)
 
 
 def part_of(session: Session) -> Part:
@@ -149,7 +155,9 @@ def _show_run(session: Session, report: RunReport, removed: list[str]) -> None:
         database = f" {messages.size(each.size)}, {each.reason}" if each.reason else ""
         output.line(messages.printable(f"{name} {each.stamp}:{database}{blobs}"))
     if removed:
-        output.line(f"{messages.count(len(removed), 'file or folder', 'files and folders')} removed")
+        output.line(
+            f"{messages.count(len(removed), 'file or folder', 'files and folders')} removed"
+        )
     for path in removed:
         output.detail(messages.printable(f"  {path}"))
     output.event(
@@ -302,9 +310,7 @@ def _restore_files(
     _show_restored(session, restored, dry_run=wish.dry_run)
 
 
-def _show_restored(
-    session: Session, restored: list[StorageRestored], *, dry_run: bool
-) -> None:
+def _show_restored(session: Session, restored: list[StorageRestored], *, dry_run: bool) -> None:
     output = session.output
     done = "would be restored" if dry_run else "restored"
     for each in restored:
@@ -322,7 +328,4 @@ def _show_restored(
                     f" {messages.size(each.blob_bytes)}, from {taken}"
                 )
             )
-    output.event(
-        "summary", {"dry_run": dry_run, "storages": [_values(each) for each in restored]}
-    )
-
+    output.event("summary", {"dry_run": dry_run, "storages": [_values(each) for each in restored]})

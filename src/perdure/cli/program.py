@@ -9,7 +9,7 @@ from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_dropins import dropins, repozo
-from perdure.cli.commands_files import site
+from perdure.cli.commands_files_care import site
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock

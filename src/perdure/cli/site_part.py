@@ -33,7 +33,7 @@ def load_part(session: Session, file: Path | None, folder: Path | None) -> Part:
         return Part.decode(data, str(file))
     from perdure.dropin.recipe.settling import settle
 
-    options = _options(session, folder or Path())
+    options = site_options(session, folder or Path())
     return settle(options, _around(session, options, folder))
 
 
@@ -49,7 +49,7 @@ def _sections(session: Session) -> set[str]:
     return {path.partition(".")[0] for path in session.settings.configuration.given}
 
 
-def _options(session: Session, folder: Path) -> SiteSection:
+def site_options(session: Session, folder: Path) -> SiteSection:
     """Put together what is said in all places."""
     import msgspec
 

@@ -43,10 +43,12 @@ class SiteSection(Section, frozen=True):
         Path | None, key("Where these folders are that have no location.", "/srv/backup")
     ] = None
     datafs: Annotated[
-        Path | None, key("The Data.fs; by default it is found.", "/srv/plone/var/filestorage/Data.fs")
+        Path | None,
+        key("The Data.fs; by default it is found.", "/srv/plone/var/filestorage/Data.fs"),
     ] = None
     blob_storage: Annotated[
-        Path | None, key("Its blob directory; by default it is found.", "/srv/plone/var/blobstorage")
+        Path | None,
+        key("Its blob directory; by default it is found.", "/srv/plone/var/blobstorage"),
     ] = None
     additional_filestorages: Annotated[
         tuple[str, ...],
@@ -126,11 +128,11 @@ class SiteSection(Section, frozen=True):
     password_file: Annotated[
         Path | None, key("File with the password of that repository.", "/etc/perdure/key")
     ] = None
-    keep_files: Annotated[
-        bool, key("Whether backups as files are made even so.", True)
-    ] = False
+    keep_files: Annotated[bool, key("Whether backups as files are made even so.", True)] = False
     base_dir: Annotated[Path | None, key("Folder of the site.", "/srv/plone")] = None
-    bin_dir: Annotated[Path | None, key("Where `generate` writes scripts.", "/srv/plone/bin")] = None
+    bin_dir: Annotated[Path | None, key("Where `generate` writes scripts.", "/srv/plone/bin")] = (
+        None
+    )
     var_dir: Annotated[Path | None, key("Folder of its data.", "/srv/plone/var")] = None
     cron: Annotated[str, key("When `crontab` has `backup` run.", "30 2 * * *")] = "0 3 * * *"
     snapshot_cron: Annotated[

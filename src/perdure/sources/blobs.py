@@ -53,7 +53,6 @@ class BlobDirectory:
         below = path_in_directory(blob, self._layout)
         return f"{self.path}/{below}", f"{self._old}/{below}"
 
-
     def walk(self) -> Iterator[BlobId]:
         """Give all blobs whose files are in the directory. Raises OSError."""
         yield from (blob for blob, _ in walk(self.path, self._layout))

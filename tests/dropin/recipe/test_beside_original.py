@@ -61,7 +61,9 @@ def run(folder: Path, script: str, *arguments: str, status: int = 0) -> str:
         check=False,
         env=environment,
     )
-    assert done.returncode == status, f"{command} gave {done.returncode}:\n{done.stdout}{done.stderr}"
+    assert done.returncode == status, (
+        f"{command} gave {done.returncode}:\n{done.stdout}{done.stderr}"
+    )
     return done.stdout + done.stderr
 
 

@@ -42,7 +42,9 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Give options that stand in an environment under the names of other tools."""
     found = {}
     if any(environment.get(sign) for sign in _SIGNS):
-        found = {option: environment[name] for name, option in _BARE.items() if environment.get(name)}
+        found = {
+            option: environment[name] for name, option in _BARE.items() if environment.get(name)
+        }
     for name, text in environment.items():
         option = name.removeprefix(COLLECTIVE).lower()
         if name.startswith(COLLECTIVE) and text.strip() and option not in NOT_NEEDED:

@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from perdure.errors import UsageError
 
 FORMAT = "%Y-%m-%d-%H-%M-%S"
-_PARTIAL = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?(?:-(\d{1,2}))?(?:-(\d{1,2}))?(?:-(\d{1,2}))?")
+_PARTIAL = re.compile(
+    r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?(?:-(\d{1,2}))?(?:-(\d{1,2}))?(?:-(\d{1,2}))?"
+)
 _HINT = "write 2026-11-21-04-06-06 or the beginning of it, in UTC, or 2026-11-21T04:06:06+01:00"
 
 

@@ -50,9 +50,7 @@ def plan_chains(
     first_kept = max(len(chains) - keeping.fulls, 0) if keeping.fulls else 0
     every = [stamp for chain in chains for stamp in chain]
     needed = {
-        max(before)
-        for run in wanted_runs
-        if (before := [stamp for stamp in every if stamp <= run])
+        max(before) for run in wanted_runs if (before := [stamp for stamp in every if stamp <= run])
     }
     planned = []
     for number, chain in enumerate(chains):
@@ -81,9 +79,7 @@ def runs_kept(stamps: Iterable[str], keeping: Keeping, now: datetime) -> set[str
     }
 
 
-def blobs_dropped(
-    entries: Iterable[tuple[Entry, str]], chains: Sequence[ChainKept]
-) -> list[Entry]:
+def blobs_dropped(entries: Iterable[tuple[Entry, str]], chains: Sequence[ChainKept]) -> list[Entry]:
     """Say which backups of blobs go, with the chains of their database; each entry comes with its time."""
     dropped = []
     for entry, time in entries:
@@ -179,6 +175,8 @@ def _entries(folder: Path, base: str) -> list[tuple[Entry, str]]:
         entry = Entry.parse(path.name)
         if entry is None or entry.base != base or path.is_symlink():
             continue
-        changed = datetime.fromtimestamp(path.stat().st_mtime, moment_of("2000-01-01-00-00-00").tzinfo)
+        changed = datetime.fromtimestamp(
+            path.stat().st_mtime, moment_of("2000-01-01-00-00-00").tzinfo
+        )
         found.append((entry, entry.stamp or stamp_of(changed)))
     return found

@@ -18,7 +18,7 @@ from perdure.config.site import SiteSection
 from perdure.config.values import Location
 from perdure.dropin.recipe.options import LINES, PATHS, read_options
 from perdure.dropin.recipe.part import Part
-from perdure.dropin.recipe.scripts import import_paths, write_scripts
+from perdure.dropin.recipe.scripts import arguments_of, import_paths, write_scripts
 from perdure.dropin.recipe.settling import Around, settle
 from perdure.errors import PerdureError
 from perdure.site import FILESTORAGE, MAIN, Site, from_buildout
@@ -46,7 +46,9 @@ class Recipe:
         self._buildout, self._name, self._options = buildout, name, options
         for each in buildout["buildout"]["parts"].split():
             if each != name:
-                buildout[each]  # so that it is installed before this one, and may add to our options
+                buildout[
+                    each
+                ]  # so that it is installed before this one, and may add to our options
 
     def install(self) -> list[str]:
         """Write the settings and the scripts; gives their paths. Raises zc.buildout.UserError."""
@@ -62,7 +64,13 @@ class Recipe:
         settings = folder / SETTINGS
         settings.write_bytes(part.encode())
         settings.chmod(0o600)  # scripts around a backup may have secrets in them
-        scripts = write_scripts(part, settings, self._bin, sys.executable, import_paths())
+        scripts = write_scripts(
+            part,
+            arguments_of("--part", str(settings)),
+            self._bin,
+            sys.executable,
+            import_paths(),
+        )
         for path in scripts:
             _LOG.info("Generated script '%s'.", path)
         _warn_of_folders(part)
@@ -118,7 +126,9 @@ class Recipe:
         """Give the parts of Zope and ZEO, servers first; a client's own folders are not the data's."""
         names = getattr(self._buildout, "_parts", self._buildout["buildout"]["parts"].split())
         parts = [self._buildout[name] for name in names if name != self._name]
-        kinds = [((part.get("recipe") or "").partition("[")[0].strip().lower(), part) for part in parts]
+        kinds = [
+            ((part.get("recipe") or "").partition("[")[0].strip().lower(), part) for part in parts
+        ]
         yield from (part for kind, part in kinds if kind in _SERVERS)
         yield from (
             part

@@ -299,9 +299,7 @@ class Run:
 
 def missing_error(report: RunReport) -> BackupIncomplete | None:
     """Give the error of a run that could not find some blobs."""
-    lines = [
-        f"{each.database}: blob {blob}" for each in report.storages for blob in each.missing
-    ]
+    lines = [f"{each.database}: blob {blob}" for each in report.storages for blob in each.missing]
     if not lines:
         return None
     more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""

@@ -23,15 +23,18 @@ sys.path[0:0] = {paths!r}
 from perdure.dropin.recipe.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(["--part", {settings!r}, {command!r}, *sys.argv[1:]]))
+    sys.exit(main([{before}, {command!r}, *sys.argv[1:]]))
 """
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def write_scripts(
-    part: Part, settings: Path, folder: Path, python: str, paths: Iterable[str]
+    part: Part, before: str, folder: Path, python: str, paths: Iterable[str]
 ) -> list[Path]:
-    """Write the scripts of a part into a folder; gives their paths. Raises OSError."""
+    """Write the scripts of a part into a folder; gives their paths.
+
+    ``before`` is what `arguments_of` gives: the arguments before the command. Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for command in part.commands:
@@ -40,7 +43,7 @@ def write_scripts(
             interpreter=_interpreter(python),
             mark=MARK,
             paths=list(paths),
-            settings=str(settings),
+            before=before,
             command=command,
         )
         part_file = path.with_name(f".{path.name}.part")
@@ -51,21 +54,26 @@ def write_scripts(
     return written
 
 
-def remove_unwanted(part: Part, settings: Path, folder: Path) -> list[Path]:
+def arguments_of(option: str, value: str) -> str:
+    """Write the option that tells the program which settings to use, as the text of a script."""
+    return f"{option!r}, {value!r}"
+
+
+def remove_unwanted(part: Part, before: str, folder: Path) -> list[Path]:
     """Remove the scripts that were made for this part and that it has no more; gives their paths."""
     wanted = {script_name(command, part.name) for command in part.commands}
     removed = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name not in wanted and path.is_file() and _is_ours(path, settings):
+        if path.name not in wanted and path.is_file() and _is_ours(path, before):
             path.unlink()
             removed.append(path)
     return removed
 
 
-def _is_ours(path: Path, settings: Path) -> bool:
+def _is_ours(path: Path, before: str) -> bool:
     with open(path, "rb") as file:
         text = file.read(1 << 16).decode("utf-8", "replace")
-    return MARK in text and repr(str(settings)) in text
+    return MARK in text and f"main([{before}, " in text
 
 
 def _interpreter(python: str) -> str:

@@ -96,6 +96,11 @@ def _check(options: SiteSection) -> None:
         raise UsageError("enable_zipbackup = true needs blobs, and backup_blobs is false")
     if options.incremental_blobs and not options.blob_timestamps:
         raise UsageError("incremental_blobs = true needs names with times: blob_timestamps = true")
+    if options.repository is not None and options.only_blobs:
+        raise UsageError(
+            "a repository takes databases with their blobs, and only_blobs = true is set",
+            hint="the blobs of a RelStorage go there with: perdure backup --storage",
+        )
     if not options.keep and any(getattr(options, f"keep_{rule}") for rule in _RULES):
         raise UsageError(
             "keep = 0 keeps all backups, and other keep_ options say which to keep",
