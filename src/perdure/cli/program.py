@@ -10,6 +10,7 @@ from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_dropins import dropins, repozo
 from perdure.cli.commands_files_care import site
+from perdure.cli.commands_import_site import import_site
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -41,6 +42,7 @@ _COMMANDS = (
     key,
     assemble,
     site,
+    import_site,
     config,
     schedule,
     repozo,

@@ -48,9 +48,7 @@ def sources_of(part: Part) -> list[FileStorageSource]:
 def in_repository(session: Session, part: Part) -> Session:
     """Give a session that works on the repository of a part."""
     password = Path(part.password_file) if part.password_file else session.settings.password_file
-    return Session(
-        replace(session.settings, repository=part.repository, password_file=password)
-    )
+    return Session(replace(session.settings, repository=part.repository, password_file=password))
 
 
 def back_up_to_repository(session: Session, part: Part, kind: Kind, told: Told) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-from pathlib import Path
 
 import pytest
 from command_line import Program

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from perdure.dropin.recipe.containers import Container, TarContainer
-from perdure.dropin.recipe.copying import BlobCopy, Target, newest_directory, copy_file, remove
+from perdure.dropin.recipe.copying import BlobCopy, Target, copy_file, newest_directory, remove
 from perdure.dropin.recipe.naming import PART, Entry, Form, entry_name
 from perdure.errors import PerdureError
 from perdure.formats.blobs import path_in_directory

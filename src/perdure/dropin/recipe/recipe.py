@@ -21,7 +21,7 @@ from perdure.dropin.recipe.part import Part
 from perdure.dropin.recipe.scripts import arguments_of, import_paths, write_scripts
 from perdure.dropin.recipe.settling import Around, settle
 from perdure.errors import PerdureError
-from perdure.site import FILESTORAGE, MAIN, Site, from_buildout
+from perdure.site import MAIN, Site, from_buildout
 
 SETTINGS = "part.json"
 _SERVERS = ("plone.recipe.zeoserver", "plone.recipe.zope2zeoserver")
