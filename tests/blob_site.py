@@ -54,7 +54,7 @@ class BlobSite:
         database = self.open()
         with database.transaction() as connection:
             root = connection.root()
-            del root[sorted(root)[-1]]
+            del root[max(root)]
         database.pack(time.time() + 1)
         database.close()
 

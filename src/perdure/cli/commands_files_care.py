@@ -18,6 +18,8 @@ from perdure.cli.session import Session, with_session
 from perdure.cli.site_part import site_folder, site_options
 from perdure.errors import DamageFound
 
+__all__ = ["site"]
+
 if TYPE_CHECKING:
     from perdure.dropin.recipe.listing import Dated
     from perdure.dropin.recipe.part import Part

@@ -1,4 +1,4 @@
-"""What is around a run of `perdure site`: shell scripts of the user's own, and a file that says how it went."""
+"""What is around a run of `perdure site`: the user's own scripts, and a file that says how it went."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Which part `perdure site` works on: that of a buildout, or what configuration, environment and site say.
 
-Later ones win: ``[tool.collective-backup]`` in pyproject.toml, the variables of other tools in a file ``.env``
-and in the environment, ``[site]`` in perdure.toml, ``PERDURE_SITE_...``. What none says is found in the site.
+Later ones win: ``[tool.collective-backup]`` in pyproject.toml, the variables of other tools in a file
+``.env`` and in the environment, ``[site]`` in perdure.toml, ``PERDURE_SITE_...``. What none says is found in
+the site.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from perdure.config.declaration import SOURCE_PLACES, Config, Section, keys, sections
+from perdure.config.declaration import SOURCE_PLACES, Config, keys, sections
 from perdure.config.environment import read_environment
 from perdure.config.reading import Base, Given, Problem, Values, read
+from perdure.config.section import Section
 from perdure.config.values import Count, Location, Url
 from perdure.errors import UsageError
 

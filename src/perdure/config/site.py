@@ -1,4 +1,4 @@
-"""The settings of `perdure site` and of the buildout recipe: the options of collective.recipe.backup, and ours.
+"""The settings of `perdure site` and of the recipe: the options of collective.recipe.backup, and ours.
 
 The names are those of collective.recipe.backup 6.0 and, where it dropped an option, 4.2; in perdure.toml they
 have ``-`` for ``_``. A relative path is relative to the file, in a buildout to what the option says.

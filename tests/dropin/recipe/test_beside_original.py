@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,13 +74,11 @@ def next_second() -> None:
 
 
 @pytest.fixture(params=["", "archive_blob = true", "archive_blob = true\nincremental_blobs = true"])
-def site(
-    request: pytest.FixtureRequest, site_tools: SiteTools, tmp_path: Path
-) -> Iterator[BlobSite]:
+def site(request: pytest.FixtureRequest, site_tools: SiteTools, tmp_path: Path) -> BlobSite:
     if not shutil.which("rsync"):
         pytest.skip("rsync is not installed (Debian: apt-get install rsync)")
     site_tools.build(tmp_path, BUILDOUT.format(options=request.param))
-    yield BlobSite(tmp_path, "var/fs2/Data.fs", "var/blobs2")
+    return BlobSite(tmp_path, "var/fs2/Data.fs", "var/blobs2")
 
 
 def test_each_restores_what_either_made(site: BlobSite) -> None:

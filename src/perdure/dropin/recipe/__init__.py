@@ -1,4 +1,4 @@
-"""The backups of collective.recipe.backup: repozo repositories beside backups of the blobs, made and restored.
+"""The backups of collective.recipe.backup, made and restored: repozo repositories beside backups of blobs.
 
 `naming` says what is on disk. A run (`running`) copies the blobs, then has the databases backed up, then
 gives the blobs their name: where a backup of a Data.fs is, its blobs are. A restore (`restoring`) reads the

@@ -1,8 +1,8 @@
 """Settings under the names that other tools gave them: collective.backup and zodb-backup.
 
-collective.backup has the options of the recipe, in the table ``[tool.collective-backup]`` of pyproject.toml, in
-a file ``.env`` beside it, and in the environment as ``COLLECTIVE_BACKUP_KEEP``. zodb-backup has bare names, such
-as ``KEEP``; these count only where one that nobody else uses says that they are meant.
+collective.backup has the options of the recipe, in the table ``[tool.collective-backup]`` of pyproject.toml,
+in a file ``.env`` beside it, and in the environment as ``COLLECTIVE_BACKUP_KEEP``. zodb-backup has bare
+names, such as ``KEEP``; these count only where one that nobody else uses says that they are meant.
 """
 
 from __future__ import annotations

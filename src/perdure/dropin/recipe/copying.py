@@ -37,7 +37,7 @@ class Target:
     @property
     def part(self) -> Path:
         """The name while it is made."""
-        return self.folder / f"{PART}{self.base}"
+        return self.folder / f"{PART}{self.base}.new"
 
     def earlier(self) -> list[Container]:
         """Give the backups that there are of these blobs, the oldest first."""
@@ -60,6 +60,7 @@ class BlobCopy(ABC):
     def take(self, wanted: Collection[BlobId]) -> None:
         """Take the files of blobs; ``taken`` has those that were found. Raises OSError, PerdureError."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Bring everything to the disk. Raises OSError."""
 
@@ -144,10 +145,10 @@ class DirectoryCopy(BlobCopy):
     def _make_folders(self, folder: str) -> None:
         if folder not in self._made:
             try:
-                os.mkdir(folder, 0o700)
+                os.mkdir(folder, 0o700)  # noqa: PTH102 - there are very many
             except FileNotFoundError:
                 self._make_folders(folder.rpartition("/")[0])
-                os.mkdir(folder, 0o700)
+                os.mkdir(folder, 0o700)  # noqa: PTH102
             except FileExistsError:
                 pass
             self._made.add(folder)
@@ -185,8 +186,8 @@ def remove(path: Path) -> None:
 def rotate(folder: Path, base: str) -> None:
     """Give each numbered backup of blobs the next number, up to the first that is free. Raises OSError."""
     numbered: dict[int, list[Entry]] = {}
-    for name in os.listdir(folder):
-        entry = Entry.parse(name)
+    for path in folder.iterdir():
+        entry = Entry.parse(path.name)
         if entry and entry.number is not None and entry.base == base:
             numbered.setdefault(entry.number, []).append(entry)
     first_free = next(number for number in range(len(numbered) + 1) if number not in numbered)
@@ -208,7 +209,7 @@ def point_latest(folder: Path, name: str | None) -> None:
         return
     new = folder / f"{PART}{LATEST}"
     new.unlink(missing_ok=True)
-    os.symlink(name, new)
+    new.symlink_to(name)
     os.rename(new, latest)
     sync_directory(folder)
 
@@ -235,7 +236,7 @@ def _link(source: str, target: str) -> bool:
     try:
         os.link(source, target)
     except FileExistsError:
-        return os.path.samefile(source, target)
+        return Path(source).samefile(target)
     except OSError as error:
         if error.errno in _CANNOT_LINK:
             return False

@@ -1,7 +1,7 @@
 """Backups as files, brought into a repository: a snapshot for each run, dated as that was, each compared.
 
-Every run is restored into a scratch folder, with exactly its blobs, and is backed up from there under the names
-and places that the live storages have: so the next `perdure backup` goes on from the last one imported.
+Every run is restored into a scratch folder, with exactly its blobs, and is backed up from there under the
+names and places that the live storages have: so the next `perdure backup` goes on from the last one imported.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def runs_of(part: Part, places: Sequence[Place]) -> list[str]:
     for number, place in enumerate(places):
         folder = Path(place.files)
         for chain in repozo.chains(folder) if folder.is_dir() else ():
-            found += [(state.stamp, number) for state in chain.states if state.stamp != marked]
+            found += [(state.stamp, number) for state in chain.states if state.stamp not in marked]
     runs: list[tuple[str, int]] = []
     for stamp, number in sorted(found):
         if runs and runs[-1][1] < number:

@@ -18,7 +18,7 @@ from perdure.dropin.recipe.copying import remove
 from perdure.dropin.recipe.dates import moment_of, stamp_of
 from perdure.dropin.recipe.naming import Entry, Form
 from perdure.dropin.recipe.part import Keeping, Kind, Part, base_of
-from perdure.dropin.recipe.undoing import drop
+from perdure.dropin.recipe.undoing import drop, mark, unmark
 from perdure.model import SnapshotId
 from perdure.retention import Candidate, Policy, apply_policy
 
@@ -142,16 +142,20 @@ def keep(part: Part, kind: Kind, now: datetime) -> list[str]:
         for folder in folders
     ]
     runs = runs_kept((s for each in chains for chain in each for s in chain), keeping, now)
+    plans = [plan_chains(own, keeping, runs) for own in chains]
+    gone = {stamp for plan in plans for chain in plan for stamp in chain.dropped}
+    if gone:
+        mark(folders[-1], gone)
     removed: list[str] = []
-    for storage, folder, own in zip(part.storages, folders, chains, strict=True):
-        planned = plan_chains(own, keeping, runs)
+    for storage, folder, planned in zip(part.storages, folders, plans, strict=True):
         if part.blobs and storage.blobs:
             blobs = Path(part.place(kind, storage).blobs)
             for entry in blobs_dropped(_entries(blobs, base_of(storage)), planned):
                 remove(blobs / entry.name)
                 removed.append(str(blobs / entry.name))
-        gone = {stamp for chain in planned for stamp in chain.dropped}
-        removed += [str(folder / name) for name in drop(folder, gone)]
+        dropped = {stamp for chain in planned for stamp in chain.dropped}
+        removed += [str(folder / name) for name in drop(folder, dropped)]
+    unmark(folders[-1])
     return removed
 
 

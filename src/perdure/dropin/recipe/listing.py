@@ -22,7 +22,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A backup of a storage. ``full``: of the database; ``blobs``: names of backups of the blobs of this time."""
+    """A backup of a storage; ``blobs`` are the names of the backups of its blobs of the same time."""
 
     storage: str
     stamp: str
@@ -57,9 +57,9 @@ def list_backups(part: Part, places: Sequence[Place]) -> list[Dated]:
             for number, state in enumerate(chain.states):
                 names = tuple(b.entry.name for b in blobs if b.time == state.stamp)
                 found.append(Dated(storage.spoken, state.stamp, number == 0, state.size, names))
-    marked = unfinished(Path(places[-1].files if part.databases else places[-1].blobs))
+    marked = _marked(part, places)
     return sorted(
-        (each for each in found if each.stamp != marked),
+        (each for each in found if each.stamp not in marked),
         key=lambda each: (each.stamp, each.storage),
     )
 
@@ -70,13 +70,14 @@ def verify_backups(part: Part, places: Sequence[Place], observer: Observer) -> l
     It needs room for the largest database in the folder for temporary files.
     """
     verified: list[Verified] = []
+    marked = _marked(part, places)
     with tempfile.TemporaryDirectory(prefix="perdure-") as scratch:
         for storage, place in zip(part.storages, places, strict=True):
             blobs = containers(Path(place.blobs)) if part.blobs and storage.blobs else None
             if part.databases and Path(place.files).is_dir():
                 for chain in repozo.chains(Path(place.files)):
                     observer.progress("verify", len(verified), 0)
-                    verified += _verify_chain(storage, chain, blobs, Path(scratch))
+                    verified += _verify_chain(storage, chain, marked, blobs, Path(scratch))
             elif blobs is not None:
                 verified += [
                     Verified(storage.spoken, each.time, len(each.blobs), each.damage)
@@ -85,14 +86,25 @@ def verify_backups(part: Part, places: Sequence[Place], observer: Observer) -> l
     return verified
 
 
+def _marked(part: Part, places: Sequence[Place]) -> frozenset[str]:
+    return unfinished(Path(places[-1].files if part.databases else places[-1].blobs))
+
+
 def _verify_chain(
-    storage: Storage, chain: repozo.Chain, blobs: Sequence[Container] | None, scratch: Path
+    storage: Storage,
+    chain: repozo.Chain,
+    marked: frozenset[str],
+    blobs: Sequence[Container] | None,
+    scratch: Path,
 ) -> list[Verified]:
     """Recover the last state of a chain, whose beginning all others are."""
-    states = chain.states
+    states = tuple(state for state in chain.states if state.stamp not in marked)
+    if not states:
+        return []
+    if chain.problems and len(states) == len(chain.states):
+        problem = "; ".join(chain.problems)
+        return [Verified(storage.spoken, state.stamp, 0, problem) for state in states]
     try:
-        if chain.problems:
-            raise PerdureError("; ".join(chain.problems))
         with recovered(chain.folder, states[-1].stamp, scratch / "Data.fs") as datafs:
             verified = []
             with reading(datafs) as file:

@@ -1,4 +1,4 @@
-"""The settings of one part, complete: absolute paths, nothing left to look for. What the scripts are given."""
+"""The settings of one part, as the scripts are given them: absolute paths, nothing left to look for."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class IncrementCopy(BlobCopy):
         self.form = Form.COMPRESSED if compress else Form.TAR
         self.delta = full is not None
         self._compress = compress
-        self._notes = target.folder / f"{PART}{target.base}{Form.NOTES.value}"
+        self._notes = target.folder / f"{PART}{target.base}{Form.NOTES.value}.new"
         self._full = full
         self._chain: list[Container] = []
         if full is not None:

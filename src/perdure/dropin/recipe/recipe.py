@@ -1,7 +1,7 @@
-"""The recipe for zc.buildout: ``recipe = perdure`` makes the scripts of a part, as collective.recipe.backup does.
+"""The recipe for zc.buildout: ``recipe = perdure`` makes the scripts that collective.recipe.backup makes.
 
-The folders of the site's data are taken from the configurations that the parts of Zope and ZEO made: these parts are
-looked at first, so that buildout makes them before this one. A value of this part comes before what is found.
+The folders of the site's data are taken from the configurations that the parts of Zope and ZEO made: these
+parts are looked at first, so that buildout makes them before this one. An option of this part counts before.
 """
 
 from __future__ import annotations

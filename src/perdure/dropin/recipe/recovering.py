@@ -17,7 +17,7 @@ from perdure.model import Observer, SilentObserver
 def recovered(
     repository: Path, date: str | None, beside: Path, observer: Observer | None = None
 ) -> Iterator[Path]:
-    """Recover a state into a new folder with a name like ``beside``; gives the Data.fs and, next to it, its index.
+    """Recover a state into a new folder with a name like ``beside``; gives the Data.fs, which has an index.
 
     Raises UsageError, DamageFound, StoreError.
     """
@@ -25,7 +25,9 @@ def recovered(
     remove(folder)
     folder.mkdir(parents=True, mode=0o700)
     try:
-        path = folder / "Data.fs"
+        path = (
+            folder / "database"
+        )  # not Data.fs: what a killed restore leaves is no storage of the site
         request = repozo.RecoverRequest(repository=repository, date=date)
         repozo.recover(request, path, observer or SilentObserver())
         yield path

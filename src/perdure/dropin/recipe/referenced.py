@@ -14,7 +14,7 @@ from perdure.sources.filestorage import FileStorageCut, FileStorageSource
 
 @dataclass(slots=True)
 class Referenced:
-    """The blobs of the records before ``end``; of ``uncertain`` ones (encrypted records) there may be none."""
+    """The blobs of the records before ``end``; ``uncertain`` ones (encrypted records) may be none."""
 
     certain: set[BlobId] = field(default_factory=set)
     uncertain: set[BlobId] = field(default_factory=set)
@@ -27,14 +27,14 @@ class Referenced:
 
 
 class Reading:
-    """A Data.fs that is read while a server writes to it, a part at a time; one descriptor for the whole run."""
+    """A Data.fs that is read a part at a time while a server writes to it, by one descriptor."""
 
     def __init__(self, cut: FileStorageCut) -> None:
         self._cut = cut
         self.found = Referenced()
 
     def advance(self, end: int | None = None) -> Referenced:
-        """Read on, to ``end`` or to the last committed transaction; gives all so far. Raises SourceDamaged."""
+        """Read on, to ``end`` or the last committed transaction; gives all so far. Raises SourceDamaged."""
         records = BlobRecords(self.found.certain, self.found.uncertain)
         if end is not None:
             self._cut.limit = max(self._cut.limit, end)

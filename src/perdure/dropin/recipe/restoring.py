@@ -77,13 +77,13 @@ def choose(part: Part, places: Sequence[Place], limit: str | None) -> list[Chose
 
 
 def _choose_database(
-    storage: Storage, place: Place, limit: str | None, marked: str | None
+    storage: Storage, place: Place, limit: str | None, marked: frozenset[str]
 ) -> Chosen:
     folder = Path(place.files)
     chains = repozo.chains(folder) if folder.is_dir() else ()
-    states = [state for chain in chains for state in chain.states if state.stamp != marked]
+    states = [state for chain in chains for state in chain.states if state.stamp not in marked]
     fitting = [state for state in states if limit is None or state.stamp <= limit]
-    if not fitting or not chains[0].pieces[0].name.full:
+    if not fitting or not fitting[-1].pieces[0].name.full:
         known = f"there are backups from {states[0].stamp} to {states[-1].stamp}" if states else ""
         date = f" at or before {limit}" if limit else ""
         raise UsageError(
@@ -94,8 +94,10 @@ def _choose_database(
     return Chosen(storage, place, state.stamp, state.size)
 
 
-def _choose_blobs(storage: Storage, place: Place, limit: str | None, marked: str | None) -> Chosen:
-    stamps = [each.time for each in containers(Path(place.blobs)) if each.time != marked]
+def _choose_blobs(
+    storage: Storage, place: Place, limit: str | None, marked: frozenset[str]
+) -> Chosen:
+    stamps = [each.time for each in containers(Path(place.blobs)) if each.time not in marked]
     fitting = [stamp for stamp in stamps if limit is None or stamp <= limit]
     if not fitting:
         date = f" at or before {limit}" if limit else ""

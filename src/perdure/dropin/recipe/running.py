@@ -23,7 +23,7 @@ from perdure.dropin.recipe.programs import IncrementCopy, RsyncCopy, has_notes
 from perdure.dropin.recipe.recovering import recovered
 from perdure.dropin.recipe.referenced import Reading, Referenced, reading, referenced_by
 from perdure.dropin.recipe.tars import TarCopy
-from perdure.dropin.recipe.undoing import mark, undo_unfinished, unmark
+from perdure.dropin.recipe.undoing import mark, sweep, undo_unfinished, unmark
 from perdure.errors import BackupIncomplete, StoreError
 from perdure.model import BlobId, Observer
 from perdure.sources.blobs import BlobDirectory
@@ -57,8 +57,6 @@ class RunReport:
     stamp: str
     storages: tuple[StorageReport, ...]
     seconds: float
-    removed: tuple[str, ...] = ()
-    """Paths of older backups that were not to be kept."""
 
 
 @dataclass(slots=True)
@@ -121,6 +119,8 @@ class Run:
         with locked(self.folder, self._part.lock_timeout, self._sleep):
             with _translated():
                 undo_unfinished(self.folder, self._places(), self._observer)
+                for place in self._places():
+                    sweep(place)
             yield
 
     def perform(self) -> RunReport:
@@ -136,10 +136,8 @@ class Run:
                 "a pack has ended while blobs were read, and took some away: all is read once more"
             )
         assert done is not None
-        report = RunReport(
-            self._kind, stamp, done, max((self._clock() - started).total_seconds(), 0.0)
-        )
-        return report
+        seconds = max((self._clock() - started).total_seconds(), 0.0)
+        return RunReport(self._kind, stamp, done, seconds)
 
     def _places(self) -> list[Place]:
         return [self._part.place(self._kind, each) for each in self._part.storages]
@@ -168,11 +166,9 @@ class Run:
                     self._copy_blobs(each)
             if not last and any(each.packed for each in doing):
                 return None
-            done: list[StorageReport] = []
-            mark(self.folder, stamp)
+            mark(self.folder, {stamp})
             try:
-                for each in doing:
-                    done.append(self._finish(each, stamp))
+                done = tuple(self._finish(each, stamp) for each in doing)
             except BaseException:
                 undo_unfinished(self.folder, self._places(), None)
                 raise
@@ -180,7 +176,7 @@ class Run:
                 undo_unfinished(self.folder, self._places(), None)
                 return None
             unmark(self.folder)
-            return tuple(done)
+            return done
 
     def _begin(self, storage: Storage, stack: ExitStack) -> _Doing:
         """Open the Data.fs and see which blobs it has."""

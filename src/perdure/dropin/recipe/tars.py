@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Collection
+from pathlib import Path
 
 from perdure.dropin.recipe.copying import BlobCopy, Target
 from perdure.dropin.recipe.naming import Form
@@ -24,11 +25,7 @@ class TarCopy(BlobCopy):
     def __init__(self, live: BlobDirectory, target: Target, *, compress: bool) -> None:
         super().__init__(live, target)
         self.form = Form.COMPRESSED if compress else Form.TAR
-        self._tar = (
-            tarfile.open(self.part, "w:gz", format=_FORMAT, compresslevel=_COMPRESSION)
-            if compress
-            else tarfile.open(self.part, "w", format=_FORMAT)
-        )
+        self._tar = _open(self.part, compress=compress)
         self._tar.dereference = True
         self._folders: set[str] = set()
         self._add_folder(".")
@@ -83,3 +80,9 @@ class TarCopy(BlobCopy):
         if self._tar.fileobj is not None:
             self._tar.fileobj.close()
         super().abandon()
+
+
+def _open(path: Path, *, compress: bool) -> tarfile.TarFile:
+    if compress:
+        return tarfile.open(path, "w:gz", format=_FORMAT, compresslevel=_COMPRESSION)
+    return tarfile.open(path, "w", format=_FORMAT)

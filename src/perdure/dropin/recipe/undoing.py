@@ -1,12 +1,13 @@
 """Taking backups away again: the newest of a repozo repository, as if they had not been made; whole runs.
 
-A run that has begun to write databases has a marker with its stamp. Where that still stands when nobody holds
-the lock, the run was killed; what has its stamp is no backup.
+A run that writes databases has a marker with its stamp, one that removes old backups with theirs. Where that
+still stands when nobody holds the lock, the run was killed; what has such a stamp is no backup any more.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from perdure.model import Observer
 from perdure.sources.durable import sync_directory
 
 NAME = f"{PART}run"
-_LONGEST = 64
+_STAMP = re.compile(STAMP)
+_LEFT = (".old", ".new", ".recovered")
+_LONGEST = 1 << 20
 
 
-def mark(folder: Path, stamp: str) -> None:
-    """Say that a run begins to write. Raises OSError."""
-    _write(folder / NAME, stamp.encode())
+def mark(folder: Path, stamps: Iterable[str]) -> None:
+    """Say that backups of some stamps begin to be written or removed. Raises OSError."""
+    _write(folder / NAME, "".join(f"{stamp}\n" for stamp in sorted(stamps)).encode())
 
 
 def unmark(folder: Path) -> None:
@@ -32,32 +35,39 @@ def unmark(folder: Path) -> None:
     sync_directory(folder)
 
 
-def unfinished(folder: Path) -> str | None:
-    """Give the stamp of a run that has not ended; None: there is none. Raises OSError."""
-    import re
-
+def unfinished(folder: Path) -> frozenset[str]:
+    """Give the stamps of what is neither whole nor gone. Raises OSError."""
     try:
         with open(folder / NAME, encoding="ascii", errors="replace") as file:
-            stamp = file.read(_LONGEST)
+            lines = file.read(_LONGEST).splitlines()
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    return stamp if re.fullmatch(STAMP, stamp) else None
+        return frozenset()
+    return frozenset(line for line in lines if _STAMP.fullmatch(line))
 
 
 def undo_unfinished(folder: Path, places: Iterable[Place], observer: Observer | None) -> None:
-    """Undo a run that has not ended, if there is one. Raises OSError, PerdureError."""
-    stamp = unfinished(folder)
-    if stamp is None:
+    """Undo a run that has not ended, and remove what one began to. Raises OSError, PerdureError."""
+    stamps = unfinished(folder)
+    if not stamps:
         return
     if observer is not None:
-        observer.warning(f"the run of {stamp} was interrupted; what it had made is dropped")
+        named = ", ".join(sorted(stamps))
+        observer.warning(f"an earlier run was interrupted; what is left of {named} is removed")
     for place in places:
         if Path(place.files).is_dir():
-            drop(Path(place.files), {stamp})
+            drop(Path(place.files), stamps)
         for entry in _entries(Path(place.blobs)):
-            if entry.stamp == stamp:
+            if entry.stamp in stamps:
                 remove(Path(place.blobs, entry.name))
     unmark(folder)
+
+
+def sweep(place: Place) -> None:
+    """Remove what a killed run left under names that are none. Raises OSError."""
+    for folder in (Path(place.files), Path(place.blobs)):
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
+            if path.name.startswith(PART) and path.name.endswith(_LEFT):
+                remove(path)
 
 
 def drop(repository: Path, stamps: Collection[str]) -> list[str]:
@@ -115,8 +125,6 @@ def _unlink(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _entries(folder: Path) -> list[Entry]:
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    if not folder.is_dir():
         return []
-    return [entry for name in names if (entry := Entry.parse(name))]
+    return [entry for path in folder.iterdir() if (entry := Entry.parse(path.name))]
