@@ -53,7 +53,9 @@ def site(context: click.Context, part_file: Path | None, folder: Path | None) ->
 def part_of(session: Session) -> Part:
     """Give the part that the command is about. Raises UsageError, SourceUnusable."""
     meta = click.get_current_context().meta
-    return load_part(session, meta.get(_PART), meta.get(_SITE))
+    part = load_part(session, meta.get(_PART), meta.get(_SITE))
+    session.output.verbose |= part.debug
+    return part
 
 
 def folder_of() -> Path | None:
@@ -240,26 +242,12 @@ _restore_command(
 )
 
 
-def places_of(part: Part, command: str) -> list[Place]:
-    """Say where a restore of some kind reads. Raises UsageError."""
-    from perdure.dropin.recipe.part import Kind
-
-    if command == "altrestore":
-        return [part.alternative_place(each) for each in part.storages]
-    kinds = {
-        "restore": Kind.BACKUP,
-        "snapshotrestore": Kind.SNAPSHOT,
-        "ziprestore": Kind.ZIP,
-    }
-    return [part.place(kinds[command], each) for each in part.storages]
-
-
 def bring_back(session: Session, part: Part, wish: _Wish) -> None:
     """Restore, after a question. Raises PerdureError."""
     from perdure.dropin.recipe.dates import parse_date
 
     limit = parse_date(wish.date, through=wish.through) if wish.date else None
-    places = places_of(part, wish.command)
+    places = part.places_of(wish.command)
     if not (wish.no_prompt or wish.dry_run) and not _agreed(part):
         session.output.line("Not restoring.")
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
-from perdure.cli.commands_files import folder_of, part_of, places_of, site
+from perdure.cli.commands_files import folder_of, part_of, site
 from perdure.cli.options import configuration_options
 from perdure.cli.session import Session, with_session
 from perdure.cli.site_part import site_folder, site_options
@@ -47,7 +47,7 @@ def list_dates(session: Session, kinds: tuple[str, ...]) -> None:
         (kind, each)
         for kind in kinds or _RESTORES
         for each in [
-            *list_backups(part, places_of(part, _RESTORES[kind])),
+            *list_backups(part, part.places_of(_RESTORES[kind])),
             *_snapshots(session, part, _RESTORES[kind]),
         ]
     ]
@@ -100,7 +100,7 @@ def verify(session: Session, kinds: tuple[str, ...]) -> None:
     values = []
     with session.output.observer() as observer:
         for kind in kinds or _RESTORES:
-            for each in verify_backups(part, places_of(part, _RESTORES[kind]), observer):
+            for each in verify_backups(part, part.places_of(_RESTORES[kind]), observer):
                 values.append({"kind": kind, **asdict(each)})
                 if each.problem:
                     bad += 1

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import click
 
 from perdure.cli import messages
-from perdure.cli.commands_files import places_of
 from perdure.cli.options import repository_options
 from perdure.cli.session import Session, with_session
 from perdure.cli.site_part import load_part
@@ -42,7 +41,7 @@ def import_site(
     part = load_part(session, part_file, folder)
     if not part.databases:
         raise UsageError("there are only blobs (only_blobs), and no database to go with them")
-    places = places_of(part, _RESTORES[kind])
+    places = part.places_of(_RESTORES[kind])
     stamps = runs_of(part, places)
     if not stamps:
         raise UsageError(

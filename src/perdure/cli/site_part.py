@@ -102,7 +102,8 @@ def _around(session: Session, options: SiteSection, folder: Path | None) -> Arou
     except PerdureError:
         if not (options.datafs or options.var_dir or options.only_blobs):
             raise  # it may be that all is lost and to be restored, but not to where
-        return Around(base, base / "var")
+        var = options.var_dir or base / "var"
+        return Around(base, var, None, var / "blobstorage")
     files = [each for each in site.storages if each.kind == FILESTORAGE and each.path]
     for each in site.storages:
         if each.kind != FILESTORAGE and not options.only_blobs:

@@ -159,11 +159,10 @@ def _newest(
 
 def _newest_file(part: Part, command: str, limit: str | None) -> str | None:
     """Give the stamp of the newest backup as files up to another stamp."""
-    from perdure.cli.commands_files import places_of
-    from perdure.dropin.recipe.restoring import choose
+        from perdure.dropin.recipe.restoring import choose
 
     try:
-        chosen = choose(part, places_of(part, command), limit)
+        chosen = choose(part, part.places_of(command), limit)
     except UsageError:
         return None
     return max(each.stamp for each in chosen)

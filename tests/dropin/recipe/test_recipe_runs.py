@@ -149,7 +149,8 @@ def test_a_pack_while_blobs_are_copied(
 ) -> None:
     from perdure.dropin.recipe.copying import DirectoryCopy
 
-    take, packed = DirectoryCopy.take, []
+    take = DirectoryCopy.take
+    packed: list[bool] = []
 
     def take_after_a_pack(self: DirectoryCopy, wanted: set[object]) -> None:
         if not packed:
@@ -177,7 +178,6 @@ def test_a_pack_while_the_database_is_copied(
 ) -> None:
     """The database that is in the backup decides which blobs belong to it, not the one read first."""
     from perdure.dropin import repozo
-    from perdure.dropin.recipe import running
 
     original = repozo.backup
 
@@ -188,7 +188,7 @@ def test_a_pack_while_the_database_is_copied(
             site.pack()
         return original(request, observer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(running.repozo, "backup", backup)
+    monkeypatch.setattr(repozo, "backup", backup)
     run("backup")
     run("verify")
     state = site.state()

@@ -20,7 +20,7 @@ from perdure.dropin.recipe.naming import LATEST, PART, Entry, Form, entry_name
 from perdure.formats.blobs import LAYOUT_FILE, TEMPORARY, path_in_directory
 from perdure.model import BlobId, Observer
 from perdure.sources.blobs import BlobDirectory
-from perdure.sources.durable import sync_directory
+from perdure.sources.durable import give, sync_directory
 
 _CANNOT_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.ENOSYS}
 _SHOW_EVERY = 256
@@ -98,15 +98,19 @@ class DirectoryCopy(BlobCopy):
         self._before = newest_directory(target) if links else None
         self._link_first = links and link_first and self._before is None
         self._made: set[str] = set()
+        status = live.path.stat()
+        self._owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else None
         self._begin()
 
     def _begin(self) -> None:
-        self._inner.mkdir(parents=True)
-        shutil.copystat(self.live.path, self._inner)
-        (self._inner / TEMPORARY).mkdir(mode=0o700)
+        for folder in (self.part, self._inner, self._inner / TEMPORARY):
+            folder.mkdir(mode=0o700)
+            give(folder, self._owner)
+        shutil.copymode(self.live.path, self._inner)
+        shutil.copymode(self.target.folder, self.part)
         layout = self.live.path / LAYOUT_FILE
         if layout.exists():
-            shutil.copy2(layout, self._inner / LAYOUT_FILE)
+            copy_file(layout, self._inner / LAYOUT_FILE)
 
     def take(self, wanted: Collection[BlobId]) -> None:
         """Link or copy files, those together that lie together."""
@@ -151,6 +155,7 @@ class DirectoryCopy(BlobCopy):
                 os.mkdir(folder, 0o700)  # noqa: PTH102
             except FileExistsError:
                 pass
+            give(folder, self._owner)
             self._made.add(folder)
 
     def finish(self) -> None:

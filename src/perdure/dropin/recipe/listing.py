@@ -102,8 +102,8 @@ def _verify_chain(
     if not states:
         return []
     if chain.problems and len(states) == len(chain.states):
-        problem = "; ".join(chain.problems)
-        return [Verified(storage.spoken, state.stamp, 0, problem) for state in states]
+        told = "; ".join(chain.problems)
+        return [Verified(storage.spoken, state.stamp, 0, told) for state in states]
     try:
         with recovered(chain.folder, states[-1].stamp, scratch / "Data.fs") as datafs:
             verified = []

@@ -20,6 +20,13 @@ class Kind(Enum):
     ZIP = "zipbackup"
 
 
+_RESTORED_BY = {
+    "restore": Kind.BACKUP,
+    "snapshotrestore": Kind.SNAPSHOT,
+    "ziprestore": Kind.ZIP,
+}
+
+
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A FileStorage and its blob directory; the main one has the empty name."""
 
@@ -125,6 +132,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Say where the backups of a storage are."""
         main = self.places[Kind.BACKUP.value if kind is Kind.FULL else kind.value]
         return Place(main.files + storage.suffix, main.blobs + storage.suffix)
+
+    def places_of(self, command: str) -> list[Place]:
+        """Say where a restore reads of each storage; ``command`` is its name. Raises UsageError."""
+        if command == "altrestore":
+            return [self.alternative_place(each) for each in self.storages]
+        return [self.place(_RESTORED_BY[command], each) for each in self.storages]
 
     def alternative_place(self, storage: Storage) -> Place:
         """Say where altrestore finds a storage. Raises UsageError."""

@@ -52,11 +52,11 @@ class Recipe:
 
     def install(self) -> list[str]:
         """Write the settings and the scripts; gives their paths. Raises zc.buildout.UserError."""
-        from zc.buildout import UserError
-
         try:
             part = self._part()
         except PerdureError as error:
+            from zc.buildout import UserError
+
             hint = f" ({error.hint})" if error.hint else ""
             raise UserError(f"[{self._name}] {error}{hint}") from error
         folder = Path(self._buildout["buildout"]["parts-directory"], self._name)
