@@ -159,7 +159,7 @@ def _newest(
 
 def _newest_file(part: Part, command: str, limit: str | None) -> str | None:
     """Give the stamp of the newest backup as files up to another stamp."""
-        from perdure.dropin.recipe.restoring import choose
+    from perdure.dropin.recipe.restoring import choose
 
     try:
         chosen = choose(part, part.places_of(command), limit)
