@@ -112,6 +112,32 @@ def test_a_backup_of_blobs_that_was_not_whole_is_made_anew(site: BlobSite, run: 
     assert lost.exists()
 
 
+def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
+    """What an interrupted rsync, or copy, left is not taken for whole: what it lacks is looked for elsewhere."""
+    run("backup")
+    (first,) = (site.folder / "var" / "blobstoragebackups").glob("blobstorage.*")
+    state = site.state()
+    stamp = first.name[-19:]
+    site.add()
+    run("backup")
+    second = site.state()
+    (first / "blobstorage" / ".layout").unlink()
+    *_, cut, lost = sorted(first.rglob("*.blob"))
+    lost.unlink()
+    whole = cut.read_bytes()
+    cut.unlink()  # else it would be cut in both: they are links
+    cut.write_bytes(whole[:-1])
+    (cut.parent / f".{cut.name}.Xa8Jb2").touch()
+    run("restore", "-n", stamp)
+    assert site.state() == state
+    run("restore", "-n")
+    assert site.state() == second
+    next((second_copy for second_copy in first.parent.glob("latest/"))).rename(first.parent / "away")
+    assert "1 blob files" in run("restore", "-n", stamp, code=13).err
+    run("restore", "-n", "--allow-missing-blobs", stamp)
+    assert (site.blobs / ".layout").read_text() == "bushy"
+
+
 def test_a_blob_that_is_nowhere(site: BlobSite, run: Run) -> None:
     run("backup")
     state = site.state()

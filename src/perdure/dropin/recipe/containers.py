@@ -72,6 +72,7 @@ class DirectoryContainer:
     time: str
     _inner: Path | None = None
     _found: dict[BlobId, int] | None = None
+    _is_bushy: bool = True
     damage: str | None = None
 
     @property
@@ -79,23 +80,29 @@ class DirectoryContainer:
         """The blob directory in it: of the name before the stamp, or the only one that there is."""
         if self._inner is None:
             named = self.path / self.entry.base
-            folders = [each for each in self.path.iterdir() if each.is_dir()]
+            folders = [each for each in sorted(self.path.iterdir()) if each.is_dir()]
             self._inner = folders[0] if named not in folders and len(folders) == 1 else named
         return self._inner
 
     @property
     def layout(self) -> str | None:
-        """How it is arranged."""
-        try:
-            return blob_layout(self.inner)
-        except (OSError, UnicodeDecodeError):
-            return None
+        """How it is arranged: as it says, or else (a copy that broke off has no .layout) as its blobs are."""
+        if (self.inner / LAYOUT_FILE).is_file():
+            try:
+                return blob_layout(self.inner)
+            except (OSError, UnicodeDecodeError):
+                return None
+        return LAWN if self.blobs and not self._is_bushy else BUSHY
 
     @property
     def blobs(self) -> Mapping[BlobId, int]:
-        """The blobs in it, by their files."""
+        """The blobs in it, by their files. Raises OSError."""
         if self._found is None:
-            self._found = dict(walk(self.inner, self.layout or BUSHY))
+            self._found = {}
+            if self.inner.is_dir():
+                self._found = dict(walk(self.inner, BUSHY))
+                self._is_bushy = bool(self._found)
+                self._found = self._found or dict(walk(self.inner, LAWN))
         return self._found
 
     def contents(self, wanted: Collection[BlobId]) -> Iterator[Content]:
