@@ -36,6 +36,8 @@ class BackupRequest:
     verify_source: bool = False
     skip_if_unchanged: bool = False
     dry_run: bool = False
+    time: datetime | None = None
+    """When the sources were as they are, for what an older backup had; None: now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,11 @@ def backup(
     """
     started = clock()
     snapshots = repository.snapshots()
-    time = _time(started, snapshots, observer)
+    if request.time is None:
+        time = _time(started, snapshots, observer)
+    else:
+        time = request.time
+        snapshots = [listed for listed in snapshots if listed[1].moment < time]
     trees = _tree_names(sources)
     root = Folder(repository, PurePosixPath("/"), None)
     with repository.writer(lock) as writer:

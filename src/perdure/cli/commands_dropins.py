@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perdure.cli.dropins import run_dropin
 from perdure.cli.options import output_options
 from perdure.cli.session import Session, with_session
+from perdure.dropin.names import COMMANDS
 
 if TYPE_CHECKING:
     from perdure.dropin.installing import Program
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
 class DropIn(click.Command):
     """A command whose arguments, ``--help`` included, are the older program's business.
 
-    Its command line is ``perdure.dropin.NAME.command``, which has ``main(argv)`` and gives an exit code.
+    It is here for the list of commands; when it is called, the edge does not load the others.
     """
 
     def __init__(self, name: str, short_help: str) -> None:
         super().__init__(name, short_help=short_help, add_help_option=False)
-        self._module = f"perdure.dropin.{name}.command"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they are."""
@@ -34,10 +34,11 @@ class DropIn(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the program."""
-        ctx.exit(importlib.import_module(self._module).main(ctx.args))
+        assert self.name
+        ctx.exit(run_dropin(self.name, ctx.args))
 
 
-repozo = DropIn("repozo", "Back a Data.fs up as ZODB's repozo does, on the same files.")
+DROPINS = tuple(DropIn(name, short_help) for name, short_help in COMMANDS.items())
 
 
 @click.command(short_help="Put programs with the older tools' names into a folder.")

@@ -12,7 +12,8 @@ from types import FrameType
 import click
 
 from perdure.cli import messages
-from perdure.cli.program import NAME, program
+from perdure.cli.dropins import run_dropin
+from perdure.dropin.names import COMMANDS
 from perdure.errors import INTERRUPTED, PerdureError
 
 _COMPLETE = "_PERDURE_COMPLETE"
@@ -24,6 +25,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if _COMPLETE in os.environ:
         from click.shell_completion import shell_complete
+
+        from perdure.cli.program import NAME, program
 
         return shell_complete(program, {}, NAME, _COMPLETE, os.environ[_COMPLETE])
     _prepare()
@@ -47,6 +50,10 @@ def _silence() -> None:
 
 def _invoke(given: list[str]) -> int:
     try:
+        if given and given[0] in COMMANDS:
+            return run_dropin(given[0], given[1:])
+        from perdure.cli.program import NAME, program  # all commands, which a drop-in spares
+
         with program.make_context(NAME, given) as context:
             program.invoke(context)
     except click.exceptions.Exit as done:

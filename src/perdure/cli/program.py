@@ -8,8 +8,9 @@ from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
-from perdure.cli.commands_dropins import dropins, repozo
+from perdure.cli.commands_dropins import DROPINS, dropins
 from perdure.cli.commands_files_care import site
+from perdure.cli.commands_import import import_repozo
 from perdure.cli.commands_import_site import import_site
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
@@ -45,7 +46,8 @@ _COMMANDS = (
     import_site,
     config,
     schedule,
-    repozo,
+    import_repozo,
+    *DROPINS,
     dropins,
     version,
     completion,

@@ -88,6 +88,7 @@ def decode(data: bytes) -> Index:
         wide = np.zeros((count, 8), np.uint8)
         wide[:, 2:] = np.frombuffer(packed, np.uint8, offset=2 * count).reshape(count, 6)
         positions.append(wide.reshape(-1).view(">u8").astype(np.uint64))
+    values.check_end()
     empty = np.zeros(0, np.uint64)
     index = Index(end, np.concatenate([empty, *oids]), np.concatenate([empty, *positions]))
     if not (
@@ -135,6 +136,11 @@ class _Values:
         if len(stack) != 1 or isinstance(stack[0], bytes):
             raise DamageFound(f"it has a pickle that no index has, at byte {self._at - 1}")
         return stack[0]
+
+    def check_end(self) -> None:
+        """Check that nothing follows. Raises DamageFound."""
+        if self._at != len(self._data):
+            raise DamageFound(f"{len(self._data) - self._at} bytes follow it")
 
     def _number(self, size: int) -> int:
         return int.from_bytes(self._take(size), "little")

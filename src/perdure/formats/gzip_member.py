@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import cast
 
 from zlib_ng import zlib_ng
 
@@ -25,6 +26,7 @@ _RAW, _GZIP = -15, 31
 _MEMORY = 9
 DICTIONARY = 32 << 10
 _PIECE = 4 << 20
+_ERROR = cast("type[Exception]", zlib_ng.error)  # its stubs declare it as a value
 
 
 def compress(block: memoryview, before: bytes) -> tuple[bytes, int, int]:
@@ -92,7 +94,7 @@ def _member(source: _Input, faults: list[str]) -> Iterator[bytes]:
             raise DamageFound("it ends inside its compressed data")
         try:
             data = inflater.decompress(packed, _PIECE)
-        except zlib_ng.error as error:
+        except _ERROR as error:
             raise DamageFound(f"its compressed data cannot be read: {error}") from None
         packed = inflater.unconsumed_tail
         crc = zlib_ng.crc32(data, crc)

@@ -113,7 +113,7 @@ def test_a_backup_of_blobs_that_was_not_whole_is_made_anew(site: BlobSite, run: 
 
 
 def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
-    """What an interrupted rsync, or copy, left is not taken for whole: what it lacks is looked for elsewhere."""
+    """What an interrupted rsync or copy left is not taken for whole: what it lacks is looked for."""
     run("backup")
     (first,) = (site.folder / "var" / "blobstoragebackups").glob("blobstorage.*")
     state = site.state()
@@ -132,7 +132,7 @@ def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
     assert site.state() == state
     run("restore", "-n")
     assert site.state() == second
-    next((second_copy for second_copy in first.parent.glob("latest/"))).rename(first.parent / "away")
+    next(second_copy for second_copy in first.parent.glob("latest/")).rename(first.parent / "away")
     assert "1 blob files" in run("restore", "-n", stamp, code=13).err
     run("restore", "-n", "--allow-missing-blobs", stamp)
     assert (site.blobs / ".layout").read_text() == "bushy"

@@ -13,17 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perdure.dropin.repozo.failures import VerificationFail
 from perdure.dropin.repozo.joining import Placed
 from perdure.dropin.repozo.pieces import CHUNK
 from perdure.dropin.repozo.proving import Proof, Prover, prove
 from perdure.errors import DamageFound, StoreError
-from perdure.formats import fsindex
-from perdure.formats.revisions import Revisions
 from perdure.model import Observer, Tid
 from perdure.sources.durable import owner_for, sync_directory, write_all
 from perdure.sources.filestorage_writer import held_lock
+
+if TYPE_CHECKING:
+    from perdure.formats.revisions import Revisions
 
 _PART = ".perdure-part"
 
@@ -164,6 +166,8 @@ class _Appending:
         self, revisions: Revisions | None, prover: Prover, last: Placed, *, whole: bool
     ) -> None:
         """Put the new index beside the file; where none can be had, ZODB makes one from the old one on."""
+        from perdure.formats import fsindex
+
         if revisions is None:
             known = _index_beside(last, prover) if whole else None
             if known is None:
@@ -189,6 +193,8 @@ class _Appending:
 
 def _index_beside(last: Placed, prover: Prover) -> Revisions | None:
     """Take the index that the backup has of this state, if it fits what was read of it."""
+    from perdure.formats import fsindex
+
     path = last.piece.path.with_name(f"{last.piece.name.stamp}.index")
     try:
         index = fsindex.decode(path.read_bytes())

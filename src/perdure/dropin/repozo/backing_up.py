@@ -29,7 +29,6 @@ from perdure.dropin.repozo.folder import (
     unwritable,
 )
 from perdure.dropin.repozo.pieces import measure
-from perdure.dropin.repozo.removing import remove_older
 from perdure.dropin.repozo.writing import NewPiece
 from perdure.errors import DamageFound, StoreError
 from perdure.formats.repozo import DataName, encode_lines, time_of
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from perdure.formats.extent import Extent
     from perdure.formats.revisions import Revisions
 
-_WINDOW = 8 << 20
+_WINDOW = 1 << 20
 _TOLERANCE = 60
 """Seconds by which a backup may be dated behind the clock without a word."""
 
@@ -158,6 +157,8 @@ class _Backup:
         report = self._write(Plan(reason), extents, 0, _nothing_known(), b"")
         if not self._request.kill_old_on_full or report.stamp is None:
             return report
+        from perdure.dropin.repozo.removing import remove_older
+
         removed = remove_older(self._folder, report.stamp, self._observer)
         return replace(report, removed=removed)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate, pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 
 from perdure.formats.repozo import Dat, DataName, Line, time_of
@@ -53,10 +53,7 @@ class Chain:
     @property
     def states(self) -> tuple[State, ...]:
         """The states that its pieces make, oldest first."""
-        stamps = accumulate((piece.name.stamp for piece in self.pieces), max)
-        return tuple(
-            State(stamp, self, self.pieces[:count]) for count, stamp in enumerate(stamps, 1)
-        )
+        return tuple(State(self, self.pieces[:count]) for count in range(1, len(self.pieces) + 1))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -68,10 +65,13 @@ class Chain:
 class State:
     """The database as one backup found it."""
 
-    stamp: str
-    """Of the backup; never before that of the state before, whatever the clock said."""
     chain: Chain
     pieces: tuple[Piece, ...]
+
+    @property
+    def stamp(self) -> str:
+        """When the backup was made."""
+        return self.pieces[-1].name.stamp
 
     @property
     def time(self) -> datetime:
@@ -152,9 +152,10 @@ def state_at(chains: Sequence[Chain], date: str | None) -> State | None:
     for chain in reversed(chains):
         if date is None:
             return chain.states[-1]
-        fitting = list(takewhile(lambda state: state.stamp <= date, chain.states))
-        if fitting:
-            return fitting[-1]
+        if chain.stamp <= date:
+            # Whatever the order of the names, or of the list: what was made by then is part of it.
+            fitting = [state for state in chain.states if state.stamp <= date]
+            return fitting[-1] if fitting else chain.states[0]
     return None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from perdure.cli.session import now
 from perdure.dropin.repozo.arguments import HELP, Arguments, HelpWanted, WrongUsage, parse
 from perdure.errors import PerdureError
 
@@ -67,10 +67,8 @@ class _Talk:
         self._line(f"warning: {message}")
 
     def fail(self, message: str, hint: str | None) -> None:
-        """Say why it ends."""
-        self._line(message)
-        if hint:
-            self._line(f"  hint: {hint}")
+        """Say why it ends, in one line, as repozo does."""
+        self._line(f"{message} ({hint})" if hint else message)
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Show how far it is, on a terminal."""
@@ -99,7 +97,7 @@ def _backup(arguments: Arguments, talk: _Talk) -> Mapping[str, object]:
         BackupRequest(
             repository=repository,
             file=Path(arguments.file),
-            stamp=next_stamp(repository, now()),
+            stamp=next_stamp(repository, datetime.now(UTC)),
             full=arguments.full,
             quick=arguments.quick,
             gzip=arguments.gzip,

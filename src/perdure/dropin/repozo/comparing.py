@@ -18,7 +18,7 @@ from perdure.sources.filestorage import FileStorageCut
 if TYPE_CHECKING:
     from perdure.formats.revisions import Revisions
 
-_AHEAD = 16 << 20
+_AHEAD = 4 << 20
 
 
 def difference_quick(cut: FileStorageCut, pieces: Sequence[Piece]) -> str | None:

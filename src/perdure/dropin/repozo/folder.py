@@ -68,10 +68,7 @@ def list_folder(folder: Path) -> Listing:
             if stamp:
                 dats[stamp] = parse_dat(read_dat(folder / name))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoRepository(
-            f"{folder} is no folder: {error.strerror}",
-            hint="make it first; if it is on a disk that is mounted, is that mounted?",
-        ) from None
+        raise _no_folder(folder, error) from None
     except OSError as error:
         raise StoreError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
     return Listing(folder, find_chains(folder, files, dats), frozenset(files))
@@ -104,41 +101,55 @@ def free_stamp(listing: Listing, wanted: str) -> str:
 def locked(folder: Path, wait: float) -> Iterator[None]:
     """Keep other runs of ours out, and remove what a killed one left unfinished.
 
-    ``wait``: seconds to wait for another run. repozo itself takes no lock. Raises RepositoryLocked,
-    NoRepository, StoreError.
+    ``wait``: seconds to wait for another run. repozo itself takes no lock. The lock's file is gone
+    afterwards. Raises RepositoryLocked, NoRepository, StoreError.
     """
     path = folder / LOCK
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NoRepository(f"{folder} is no folder", hint="make it first") from None
+        descriptor = _take(path, time.monotonic() + wait)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _no_folder(folder, error) from None
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        _lock(descriptor, folder, time.monotonic() + wait)
         for each in folder.iterdir():
             if _is_ours(each.name):
                 each.unlink()
         yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path, deadline: float) -> None:
+def _take(path: Path, deadline: float) -> int:
+    """Lock the file that has the name; one that was removed by its last owner does not count."""
     while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass  # its last owner was just done
         except BlockingIOError:
             if time.monotonic() >= deadline:
+                os.close(descriptor)
                 raise RepositoryLocked(
-                    f"another backup into {folder} is running",
-                    hint="let it end; --wait SECONDS waits for it",
+                    f"another backup into {path.parent} is running",
+                    hint="let it end; --lock-wait SECONDS waits for it",
                 ) from None
             time.sleep(_PAUSE)
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        else:
-            return
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _no_folder(folder: Path, error: OSError) -> NoRepository:
+    return NoRepository(
+        f"{folder} is no folder: {error.strerror}",
+        hint="make it first; if it is on a disk that is mounted, is that mounted?",
+    )
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:

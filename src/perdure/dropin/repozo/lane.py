@@ -10,7 +10,7 @@ from typing import TypeVar
 from perdure.pool import Pool
 
 Job = TypeVar("Job")
-_WAITING = 16 << 20
+_WAITING = 4 << 20
 """Bytes that may wait for one lane."""
 
 

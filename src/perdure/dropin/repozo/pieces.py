@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from perdure.formats.filestorage import (
 )
 from perdure.model import Tid
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 _AHEAD = 1 << 20
 """Bytes within which an increment must tell where it belongs."""
 
 
-def read_piece(piece: Piece, faults: list[str]) -> Iterator[bytes]:
+def read_piece(piece: Piece, faults: list[str]) -> Generator[bytes]:
     """Give what a piece stands for, some megabytes at a time.
 
     What is wrong with a gzip file around its data is added to ``faults``. Raises VerificationFail.

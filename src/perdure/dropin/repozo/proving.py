@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from perdure.dropin.repozo.chain import Piece
 from perdure.dropin.repozo.failures import VerificationFail
@@ -20,11 +20,10 @@ from perdure.dropin.repozo.joining import Placed
 from perdure.dropin.repozo.lane import Lane
 from perdure.dropin.repozo.pieces import read_piece
 from perdure.errors import PerdureError, SourceDamaged, SourceUnusable, UsageError
-from perdure.formats.extent import Extent, scan
-from perdure.formats.references import note_extent
-from perdure.formats.revisions import Revisions
-from perdure.formats.walking import Walk
 from perdure.model import Observer, Tid
+
+if TYPE_CHECKING:
+    from perdure.formats.extent import Extent
 
 
 class Sink(Protocol):
@@ -64,6 +63,9 @@ class Prover:
     def __init__(
         self, observer: Observer, phase: str, *, start: int = 0, until: Tid | None = None
     ) -> None:
+        from perdure.formats.revisions import Revisions  # numpy, which a backup may well spare
+        from perdure.formats.walking import Walk
+
         self.revisions = Revisions(whole=start == 0)
         self.tid: Tid | None = None
         """The last transaction so far that is wanted."""
@@ -116,6 +118,8 @@ class Prover:
 
     def _walk_through(self, data: bytes, sink: Sink | None) -> PerdureError | None:
         """Take bytes apart and hand on what is wanted; gives what is wrong with them."""
+        from perdure.formats.references import note_extent
+
         extents = self._walk.feed(data)
         while True:
             try:
@@ -134,6 +138,8 @@ class Prover:
 
     def _wanted(self, extent: Extent) -> Extent | None:
         """Give the part of an extent that lies before the end of what is wanted."""
+        from perdure.formats.extent import scan
+
         if self.stopped_at is not None:
             return None
         if self._until is None:

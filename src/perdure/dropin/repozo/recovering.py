@@ -14,7 +14,6 @@ from perdure.dropin.repozo.choosing import Choice, choose
 from perdure.dropin.repozo.failures import NoFiles
 from perdure.dropin.repozo.joining import Placed, join
 from perdure.dropin.repozo.proving import Proof, Prover, Sink, prove
-from perdure.formats import fsindex
 from perdure.model import Observer, Tid
 from perdure.pool import Pool
 from perdure.sources.filestorage_writer import new_filestorage, writing
@@ -65,7 +64,15 @@ def recover(request: RecoverRequest, output: Path, observer: Observer) -> Recove
     Raises NoFiles, VerificationFail, UsageError for a date that is none, NoRepository, TargetInUse when a
     server holds the file's lock, StoreError.
     """
-    choice = choose(request.repository, request.date)
+    return recover_choice(choose(request.repository, request.date), request, output, observer)
+
+
+def recover_choice(
+    choice: Choice, request: RecoverRequest, output: Path, observer: Observer
+) -> RecoverReport:
+    """Recover what was chosen already. Raises what `recover` raises but for NoRepository."""
+    from perdure.formats import fsindex
+
     placed = join(choice.state.pieces)
     reason = ""
     if request.incremental:

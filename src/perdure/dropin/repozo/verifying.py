@@ -12,6 +12,7 @@ from perdure.dropin.repozo.failures import NoFiles, VerificationFail
 from perdure.dropin.repozo.folder import list_folder
 from perdure.dropin.repozo.joining import Placed
 from perdure.dropin.repozo.pieces import measure
+from perdure.dropin.repozo.proving import Prover
 from perdure.errors import DamageFound
 from perdure.model import Observer
 
@@ -78,8 +79,6 @@ def _sizes(chain: Chain, found: list[str]) -> Iterator[str]:
 
 def _contents(chain: Chain, observer: Observer, notes: list[str]) -> Iterator[str]:
     """Read a chain in order, as far as it hangs together; behind a gap each file for itself."""
-    from perdure.dropin.repozo.proving import Prover
-
     with closing(Prover(observer, "verify")) as prover:
         joined, end = True, 0
         for piece in chain.pieces:
@@ -105,12 +104,10 @@ def _contents(chain: Chain, observer: Observer, notes: list[str]) -> Iterator[st
                 yield from _index(piece, prover, notes)
 
 
-def _index(piece: Piece, prover: object, notes: list[str]) -> Iterator[str]:
+def _index(piece: Piece, prover: Prover, notes: list[str]) -> Iterator[str]:
     """Compare the index of a state with what was read."""
-    from perdure.dropin.repozo.proving import Prover
     from perdure.formats import fsindex
 
-    assert isinstance(prover, Prover)
     path = piece.path.with_name(f"{piece.name.stamp}.index")
     try:
         index = fsindex.decode(path.read_bytes())
