@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import perdure
-from bench import blobs, longrun, report, s3, trees
+from bench import blobs, longrun, recipe, report, s3, trees
 from bench.measuring import CommandFailed, PageCache
 from bench.repetition import Measured, Steps, install, note, one_repetition
 from bench.stage import Stage
@@ -126,10 +126,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--only", help="tools, by comma: " + ", ".join(ALL_TOOLS))
     parser.add_argument(
-        "--scenario", choices=("all", "main", "long-run", "blobs", "s3", "trees"), default="all"
+        "--scenario",
+        choices=("all", "main", "long-run", "blobs", "s3", "trees", "site"),
+        default="all",
     )
     parser.add_argument(
         "--blobs", default="20000", help="of sites: 2000,20000 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--small-blobs", default="30000", help="of the scenario site (default: %(default)s)"
     )
     parser.add_argument("--large", default="8x64M", help="among them (default: %(default)s)")
     parser.add_argument(
@@ -157,6 +162,7 @@ class Results:
     long_run: longrun.LongRun | None = None
     bucket: s3.BucketRuns | None = None
     trees: Measured = field(default_factory=dict)
+    recipes: dict[int, recipe.Found] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -249,6 +255,19 @@ def measure_scenarios(
         )
         print("\n" + report.steps(found.trees), flush=True)
         found.verdicts += trees.judge(found.trees)
+    if options.scenario in ("all", "site"):
+        measure_recipes(options, work, cache, found)
+
+
+def measure_recipes(
+    options: argparse.Namespace, work: Path, cache: PageCache, found: Results
+) -> None:
+    """Compare with collective.recipe.backup on sites of small blobs. Raises CommandFailed."""
+    for count in map(int, options.small_blobs.split(",")):
+        measured = recipe.measure_blobs(count, work / "recipe", cache)
+        found.recipes[count] = measured
+        print("\n" + recipe.text(count, measured), flush=True)
+        found.verdicts += recipe.judge(count, measured)
 
 
 def keep(
@@ -280,6 +299,10 @@ def keep(
             "large": options.tree_large,
             "runs": _costs(found.trees),
         },
+        "small_blobs": [
+            {"blobs": count, "steps": recipe.as_json(measured)}
+            for count, measured in found.recipes.items()
+        ],
         "targets": [
             {
                 "measure": v.measure,

@@ -1,5 +1,7 @@
 """Real zc.buildout sites: a ZEO server and an instance of Zope, made by the recipes that Plone uses.
 
+Our recipe is there, and the one that it stands in for.
+
 The tools are installed once, into a folder of the repository that git ignores.
 """
 
@@ -24,8 +26,11 @@ PACKAGES = (
     "plone.recipe.zeoserver==4.0.1",
     "Zope==6.3",
     "ZEO==6.2",
+    "collective.recipe.backup==6.0.0",
+    "zc.recipe.egg==6.0.0",
 )
-TOOLS = Path(__file__).parent.parent / ".venv" / "site-tools"
+ROOT = Path(__file__).parent.parent
+TOOLS = ROOT / ".venv" / "site-tools"
 _INSTALL_SECONDS = 900
 _RUN_SECONDS = 300
 
@@ -134,7 +139,7 @@ def site_tools() -> SiteTools:
     TOOLS.parent.mkdir(exist_ok=True)
     with TOOLS.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted = "\n".join((sys.version, *PACKAGES))
+        wanted = "\n".join((sys.version, *PACKAGES, (ROOT / "pyproject.toml").read_text()))
         marker = TOOLS / ".ready"
         if not (marker.is_file() and marker.read_text() == wanted):
             shutil.rmtree(TOOLS, ignore_errors=True)
@@ -158,7 +163,11 @@ def buildout_site(site_tools: SiteTools) -> Iterator[BuildoutSite]:
 def _install() -> None:
     commands = (
         [sys.executable, "-m", "venv", str(TOOLS)],
-        [str(TOOLS / "bin" / "python"), "-m", "pip", "install", "-q", "--retries=2", *PACKAGES],
+        [
+            *(str(TOOLS / "bin" / "python"), "-m", "pip", "install", "-q", "--retries=2"),
+            *PACKAGES,
+            *("-e", str(ROOT)),  # our own recipe, as it stands
+        ],
     )
     for command in commands:
         try:

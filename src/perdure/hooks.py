@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure.config.declaration import Command
@@ -31,18 +31,22 @@ class Surroundings:
     output: int
     """The descriptor that gets what it prints."""
     grace: float = GRACE
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What more it is told, in variables that begin with PERDURE_."""
+    called: str | None = None
+    """What messages call it; None: by its program."""
 
 
 def run_hook(event: str, command: Command, around: Surroundings, outcome: Outcome | None) -> None:
     """Run one command to its end. Raises PerdureError when it fails, cannot be run or takes too long."""
-    what = f"the command {shlex.quote(command[0])} of [hooks] {event}"
+    what = around.called or f"the command {shlex.quote(command[0])} of [hooks] {event}"
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=around.output,
             stderr=around.output,
-            env=_environment(event, around.environment, outcome),
+            env=_environment(event, around, outcome),
             cwd=around.folder,
             start_new_session=True,  # so that what it started can be ended with it
         )
@@ -54,7 +58,7 @@ def run_hook(event: str, command: Command, around: Surroundings, outcome: Outcom
         _end(process, around.grace)
         raise PerdureError(
             f"{what} was ended: it ran for {around.timeout:g} seconds",
-            hint="give it more with timeout in [hooks]",
+            hint="give it more with timeout in [hooks], or command_timeout in a buildout",
         ) from None
     except BaseException:
         _end(process, around.grace)
@@ -64,12 +68,10 @@ def run_hook(event: str, command: Command, around: Surroundings, outcome: Outcom
         raise PerdureError(f"{what} {ended}")
 
 
-def _environment(
-    event: str, environment: Mapping[str, str], outcome: Outcome | None
-) -> dict[str, str]:
+def _environment(event: str, around: Surroundings, outcome: Outcome | None) -> dict[str, str]:
     """Give the environment of a command: ours, and what is to be told."""
     names = {f"PERDURE_{name}" for name in OF_HOOKS}
-    told = {"EVENT": event}
+    told = {"EVENT": event, **around.told}
     if outcome:
         told |= {
             "STATUS": outcome.status,
@@ -84,7 +86,7 @@ def _environment(
             "BYTES_ADDED": str(made.bytes_added),
             "SOURCES": "\n".join(name for name, _ in made.cuts),
         }
-    kept = {name: value for name, value in environment.items() if name not in names}
+    kept = {name: value for name, value in around.environment.items() if name not in names}
     return kept | {f"PERDURE_{name}": text.replace("\0", "") for name, text in told.items()}
 
 

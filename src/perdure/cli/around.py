@@ -189,7 +189,7 @@ class _Around:
         from perdure.outcome import Outcome
         from perdure.repository.processes import host_name
 
-        code, message = _code_of(error)
+        code, message = code_of(error)
         made = self._run.made
         if made and made.incomplete and not code:
             code, message = BackupIncomplete.exit_code, "something is missing from the snapshot"
@@ -216,7 +216,7 @@ class _Around:
         return found
 
 
-def _code_of(error: BaseException | None) -> tuple[int, str]:
+def code_of(error: BaseException | None) -> tuple[int, str]:
     """Give the exit code that an exception ends with, and its message on one line."""
     if error is None:
         return 0, ""

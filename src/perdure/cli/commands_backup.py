@@ -116,7 +116,7 @@ def backup(
         gathering = Gathering(session, without_blobs=no_blobs)
         sources = gathering.gather(named)
         configured = session.config.backup
-        request = _request(
+        request = request_of(
             host or configured.host,
             (*configured.tags, *tags),
             verify_source,
@@ -141,7 +141,7 @@ def backup(
             if forget and not dry_run:
                 _forget(session, report.sources[0].name)
         finally:
-            _show(session.output, report, dry_run)
+            show_report(session.output, report, dry_run)
 
 
 def _forget(session: Session, source: str) -> None:
@@ -152,13 +152,14 @@ def _forget(session: Session, source: str) -> None:
         session.output.warning(f"no old snapshots are forgotten this time: {error}")
 
 
-def _request(
+def request_of(
     host: str | None,
     tags: tuple[str, ...],
     verify_source: bool,
     skip_if_unchanged: bool,
     dry_run: bool,
 ) -> BackupRequest:
+    """Say what a snapshot is to tell of its making. Raises UsageError."""
     from perdure import __version__
     from perdure.backup import BackupRequest
     from perdure.repository.processes import host_name, user_name
@@ -174,7 +175,8 @@ def _request(
     )
 
 
-def _show(output: Output, report: BackupReport, dry_run: bool) -> None:
+def show_report(output: Output, report: BackupReport, dry_run: bool) -> None:
+    """Say what a backup did."""
     if report.snapshot_id:
         what = f"snapshot {report.snapshot_id[:8]}"
     else:

@@ -101,7 +101,7 @@ def restore(
             _ask(session.output, spoken, yes=yes)
         work = survey if dry_run else give_back
         restored = work(repository, request, observer)
-    _show(session.output, restored, dry_run, (now() - started).total_seconds())
+    show_restored(session.output, restored, dry_run, (now() - started).total_seconds())
 
 
 @click.command(short_help="Make a Data.fs from the folder of its history.")
@@ -181,7 +181,7 @@ def _copy(session: Session, wanted: Wanted, into: Path, dry_run: bool) -> None:
     ):
         request = RestoreRequest(Path(scratch), wanted, force=True)
         if dry_run:
-            _show(session.output, survey(repository, request, observer), dry_run, 0)
+            show_restored(session.output, survey(repository, request, observer), dry_run, 0)
             return
         restored, copied = restore_into(repository, request, zconfig, observer)
     seconds = (now() - started).total_seconds()
@@ -236,7 +236,10 @@ def _ask(output: Output, plans: Sequence[str], *, yes: bool) -> None:
         raise click.Abort
 
 
-def _show(output: Output, restored: Sequence[Restored], dry_run: bool, seconds: float) -> None:
+def show_restored(
+    output: Output, restored: Sequence[Restored], dry_run: bool, seconds: float
+) -> None:
+    """Say what was restored."""
     for each in restored:
         output.line(_spoken(each, dry_run))
         (output.line if dry_run else output.detail)(f"  because {each.reason}")

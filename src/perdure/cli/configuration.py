@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from perdure.config.effective import Configuration, settle
-from perdure.config.reading import SIZE_LIMIT
+from perdure.config.reading import SIZE_LIMIT, holds
 from perdure.errors import UsageError
 
 NAME = "perdure.toml"
+PROJECT, TABLE = "pyproject.toml", "tool.perdure"
+"""A file that others have tables in, too, and ours."""
 FOR_ALL = Path("/etc/perdure") / NAME
 """Looked for last."""
 
@@ -24,10 +26,11 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Configuration:
     variable = environment.get("PERDURE_CONFIG")
     named = named or (Path(variable) if variable else None)
     home = Path(environment["HOME"]) if environment.get("HOME") else None
-    path = named or next((path for path in places() if path.exists()), None)
+    path = named or next((path for path in places() if is_configuration(path)), None)
     if path is None:
         return settle(None, None, home, environment)
-    return settle(_read(path, found=named is None), path.absolute(), home, environment)
+    text, within = _read(path, found=named is None), TABLE if path.name == PROJECT else ""
+    return settle(text, path.absolute(), home, environment, within)
 
 
 def places() -> Iterator[Path]:
@@ -35,8 +38,20 @@ def places() -> Iterator[Path]:
     from platformdirs import user_config_path
 
     yield Path(NAME)
+    yield Path(PROJECT)
     yield user_config_path("perdure") / NAME
     yield FOR_ALL
+
+
+def is_configuration(path: Path) -> bool:
+    """Whether there is a file for us: a pyproject.toml only with a table of ours."""
+    if path.name != PROJECT or not path.exists():
+        return path.exists()
+    try:
+        with open(path, "rb") as file:
+            return holds(file.read(SIZE_LIMIT).decode("utf-8-sig", "replace"), TABLE)
+    except OSError:
+        return False
 
 
 def _read(path: Path, *, found: bool) -> str:

@@ -120,6 +120,11 @@ duration = Duration.parse
 """Reads a span of time such as 30s, 5m or 1h30m."""
 
 
+def use_configuration(context: click.Context, path: Path) -> None:
+    """Let a file be the configuration, unless another one is named."""
+    context.meta.setdefault(_GIVEN, {}).setdefault("config_file", path)
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
     name = parameter.name
     if name and context.get_parameter_source(name) is not ParameterSource.DEFAULT:

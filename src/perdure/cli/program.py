@@ -11,7 +11,9 @@ from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_dropins import DROPINS, dropins
 from perdure.cli.commands_elsewhere import copy, mirror
+from perdure.cli.commands_files_care import site
 from perdure.cli.commands_import import import_repozo
+from perdure.cli.commands_import_site import import_site
 from perdure.cli.commands_insight import drill, dump, ls
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
@@ -50,6 +52,8 @@ _COMMANDS = (
     unlock,
     key,
     assemble,
+    site,
+    import_site,
     config,
     schedule,
     import_repozo,

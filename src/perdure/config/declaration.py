@@ -18,6 +18,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from perdure.config.section import Section
+from perdure.config.section import key as _key
+from perdure.config.site import SiteSection
 from perdure.config.values import (
     Address,
     Count,
@@ -33,18 +36,12 @@ from perdure.config.values import (
 PREFIX = "PERDURE_"
 Command = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 Commands = tuple[Command, ...]
-_WORDS = {"hooks": "HOOK_", "monitoring.mail": "MAIL_", "schedule": "SCHEDULE_"}
-
-
-def _key(
-    about: str, example: Any, variable: str | None = None, *, hidden: bool = False
-) -> msgspec.Meta:
-    extra = {"example": example, "variable": variable, "hidden": hidden}
-    return msgspec.Meta(description=about, extra=extra)
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """A table of perdure.toml."""
+_WORDS = {
+    "hooks": "HOOK_",
+    "monitoring.mail": "MAIL_",
+    "schedule": "SCHEDULE_",
+    "site": "SITE_",
+}
 
 
 class RepositorySection(Section, frozen=True):
@@ -271,6 +268,7 @@ class Config(Section, frozen=True):
     hooks: HooksSection = HooksSection()
     monitoring: MonitoringSection = MonitoringSection()
     schedule: ScheduleSection = ScheduleSection()
+    site: SiteSection = SiteSection()
 
 
 @dataclass(frozen=True, slots=True)

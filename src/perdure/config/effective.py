@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from perdure.config.declaration import OF_TREES, SOURCE_PLACES, Config, Section, keys, sections
+from perdure.config.declaration import OF_TREES, SOURCE_PLACES, Config, keys, sections
 from perdure.config.environment import read_environment
 from perdure.config.reading import Base, Given, Problem, Values, read
+from perdure.config.section import Section
 from perdure.config.values import Count, Location, Url
 from perdure.errors import UsageError
 
@@ -66,11 +67,18 @@ class Configuration:
 
 
 def settle(
-    text: str | None, file: Path | None, home: Path | None, environment: Mapping[str, str]
+    text: str | None,
+    file: Path | None,
+    home: Path | None,
+    environment: Mapping[str, str],
+    within: str = "",
 ) -> Configuration:
-    """Give the configuration of a file's text (None: there is no file) and an environment."""
+    """Give the configuration of a file's text (None: there is no file) and an environment.
+
+    ``within`` is the table of the file that is ours, where others have theirs in it, too.
+    """
     folder = file.parent if file else Path()
-    from_file = Values({}) if text is None else read(text, str(file), Base(folder, home))
+    from_file = Values({}) if text is None else read(text, str(file), Base(folder, home), within)
     from_environment = read_environment(environment)
     merged = _merge(from_file.given, from_environment.given)
     problems = (

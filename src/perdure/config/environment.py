@@ -23,6 +23,7 @@ OF_THE_PROGRAM = (
 """Variables that are no settings of the file."""
 OF_HOOKS = (
     *("EVENT", "STATUS", "EXIT_CODE", "SNAPSHOT", "ERROR", "SECONDS", "BYTES_ADDED", "SOURCES"),
+    *("KIND", "LOCATIONS", "STAMP"),
 )
 """Variables that commands around a backup are given."""
 _OF_TESTS = re.compile(r"TEST_\w+|NO_SKIP")

@@ -84,8 +84,8 @@ class Values:
     warnings: tuple[str, ...] = ()
 
 
-def read(text: str, name: str, base: Base) -> Values:
-    """Read the text of a file; ``name`` is what problems call it."""
+def read(text: str, name: str, base: Base, within: str = "") -> Values:
+    """Read the text of a file; ``name`` is what problems call it, ``within`` the table that is ours."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -94,11 +94,11 @@ def read(text: str, name: str, base: Base) -> Values:
         return Values({}, (Problem(name, "this is nested too deeply"),))
     except ValueError as error:  # a number with thousands of digits
         return Values({}, (Problem(name, f"this has a value that cannot be: {error}"),))
-    lines = _lines(text)
+    lines, document = _lines(text), _inside(document, within)
     given: dict[str, Given] = {}
     problems: list[Problem] = []
     for path, key, raw in _walk(document, "", ""):
-        where = f"{name}{_line(lines, path)}"
+        where = f"{name}{_line(lines, f'{within}.{path}' if within else path)}"
         if isinstance(key, str):
             problems.append(Problem(where, key))
             continue
@@ -147,6 +147,22 @@ def _custom(kind: type, value: object, base: Base | None) -> object:
         if kind is parsed:
             return parsed.parse(value)
     raise NotImplementedError(kind)
+
+
+def holds(text: str, within: str) -> bool:
+    """Tell whether the text of a file has a table for us."""
+    try:
+        return bool(_inside(tomllib.loads(text), within))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _inside(document: dict[str, Any], within: str) -> dict[str, Any]:
+    """Give a table by its path; empty where there is none."""
+    for name in within.split(".") if within else ():
+        inner = document.get(name)
+        document = inner if isinstance(inner, dict) else {}
+    return document
 
 
 def _walk(

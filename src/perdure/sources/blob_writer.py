@@ -45,7 +45,7 @@ class BlobTarget:
     def stands(self, blob: BlobId, chunks: Sequence[ChunkId], size: int) -> bool:
         """Tell whether a blob's file is there with the right content."""
         try:
-            with open(self._place(blob), "rb") as file:
+            with open(self.place(blob), "rb") as file:
                 if os.fstat(file.fileno()).st_size != size:
                     return False
                 blocks = iter(lambda: file.read(CHUNK_SIZE), b"")
@@ -56,7 +56,7 @@ class BlobTarget:
 
     def there(self, blob: BlobId) -> bool:
         """Tell whether a blob has a file at all."""
-        return self._place(blob).is_file()
+        return self.place(blob).is_file()
 
     def begin(self) -> None:
         """Make the directory what ZODB knows as one, without what a killed restore left. Raises OSError."""
@@ -72,7 +72,7 @@ class BlobTarget:
 
     def write(self, blob: BlobId, content: Iterable[bytes]) -> None:
         """Write the file of a blob. Raises OSError."""
-        place = self._place(blob)
+        place = self.place(blob)
         self._make_folders(place.parent)
         if self.new:  # nothing there is believed before the database is in its place
             self._dress(write_new(place, content), _MODE)
@@ -83,7 +83,7 @@ class BlobTarget:
 
     def mend(self, blob: BlobId) -> None:
         """Give a file that stands the mode and owner that it should have. Raises OSError."""
-        place = self._place(blob)
+        place = self.place(blob)
         status = place.stat()
         if status.st_mode & 0o777 != _MODE:
             place.chmod(_MODE)
@@ -116,7 +116,8 @@ class BlobTarget:
                     break
                 folder.rmdir()
 
-    def _place(self, blob: BlobId) -> Path:
+    def place(self, blob: BlobId) -> Path:
+        """Say where the file of a blob belongs."""
         return self.path / path_in_directory(blob, self._layout)
 
     def _make_folders(self, folder: Path) -> None:

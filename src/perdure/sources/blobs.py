@@ -7,6 +7,7 @@ record can be seen, and never changes; only a pack takes it away, perhaps into t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from perdure.formats.blobs import (
     LAYOUT_FILE,
     LAYOUTS,
     OLD_SUFFIX,
+    blob_at,
     path_in_directory,
 )
 from perdure.model import BlobId
@@ -39,13 +41,21 @@ class BlobDirectory:
 
     def open(self, blob: BlobId) -> BinaryIO | None:
         """Open the file of a blob; None when there is none. Raises OSError when it cannot be read."""
-        below = path_in_directory(blob, self._layout)
-        for folder in (self.path, self._old):
+        for place in self.places(blob):
             try:
-                return open(folder / below, "rb")
+                return open(place, "rb")
             except (FileNotFoundError, NotADirectoryError):
                 continue
         return None
+
+    def places(self, blob: BlobId) -> tuple[str, str]:
+        """Give the paths where the file of a blob may be: in the directory, and in what a pack kept."""
+        below = path_in_directory(blob, self._layout)
+        return f"{self.path}/{below}", f"{self._old}/{below}"
+
+    def walk(self) -> Iterator[BlobId]:
+        """Give all blobs whose files are in the directory. Raises OSError."""
+        yield from (blob for blob, _ in walk(self.path, self._layout))
 
 
 class NoBlobDirectory:
@@ -71,6 +81,20 @@ def blob_layout(path: Path) -> str | None:
     except FileNotFoundError:
         with os.scandir(path) as entries:
             return LAWN if any(not entry.name.startswith(".") for entry in entries) else None
+
+
+def walk(folder: Path, layout: str) -> Iterator[tuple[BlobId, int]]:
+    """Find the files of blobs below a folder, with their sizes in bytes. Raises OSError."""
+    pending = [("", str(folder))]
+    while pending:
+        below, place = pending.pop()
+        with os.scandir(place) as entries:
+            for each in entries:
+                path = f"{below}{each.name}"
+                if each.is_dir(follow_symlinks=False):
+                    pending.append((f"{path}/", each.path))
+                elif (blob := blob_at(path, layout)) and each.is_file(follow_symlinks=False):
+                    yield blob, each.stat(follow_symlinks=False).st_size
 
 
 def _layout(path: Path) -> str:

@@ -34,7 +34,7 @@ def make_directory(path: Path, owner: Owner | None) -> None:
         sync_directory(path.parent)
 
 
-def give(path: Path, owner: Owner | None) -> None:
+def give(path: Path | str, owner: Owner | None) -> None:
     """Give a file or folder, never what a link leads to, to its owner."""
     if owner:
         os.chown(path, *owner, follow_symlinks=False)
