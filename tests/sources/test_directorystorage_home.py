@@ -12,7 +12,7 @@ from directorystorage_homes import READABLE, seen, states_of, unpack
 from perdure.errors import SourceUnusable
 from perdure.formats.directorystorage import RevisionFile, TransactionFile
 from perdure.formats.directorystorage_names import COUNTERS, Kind, revision_name
-from perdure.sources.directorystorage import Home, LiveView, View
+from perdure.sources.directorystorage.home import Home, LiveView, View
 
 NOTHING: dict[str, Any] = {"objects": {}}
 EMPTY = {

@@ -129,12 +129,12 @@ class TransactionFile:
         _check(not any(reserved), where, "bytes 16 to 23 are not zero")
         _check(not lengths[4], where, "it has data of versions")
         _check(lengths[3] % 8 == 0, where, f"its oids take {lengths[3]} bytes")
-        parts = []
+        texts = []
         for each in lengths[:3]:
-            parts.append(raw[size : size + each])
+            texts.append(raw[size : size + each])
             size += each
-        oids = struct.unpack_from(f">{lengths[3] // 8}Q", raw, size)
-        return cls(tid, prev, *parts, oids=oids, md5=digest)
+        user, description, extension = texts
+        return cls(tid, prev, user, description, extension, decode_oids(raw[size:]), digest)
 
     def encode(self) -> bytes:
         """Give the bytes of the file. Raises ValueError when a text is too long for its format."""
