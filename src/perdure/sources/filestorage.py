@@ -97,6 +97,8 @@ class FileStorageSource:
 class FileStorageCut:
     """An open Data.fs, up to the size that it had when it was opened."""
 
+    companion = None
+
     def __init__(
         self, path: Path, descriptor: int, window: int = WINDOW, blobs: Blobs | None = None
     ) -> None:

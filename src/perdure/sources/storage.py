@@ -53,7 +53,7 @@ from perdure.sources.canonical import MAGIC, Canonical, Newest, Spool
 from perdure.sources.filestorage import WINDOW, FileStorageCut
 from perdure.sources.iterating import Reader, StorageReader
 from perdure.sources.opening import describe, opened_storage, read_text, translated
-from perdure.sources.protocol import Blobs, Evidence, Past
+from perdure.sources.protocol import Blobs, Companion, Evidence, Past
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -220,6 +220,8 @@ class StorageCut:
 
     ``magic``: how that begins; ``links_packed``: as in ``Canonical``.
     """
+
+    companion: Companion | None = None
 
     def __init__(
         self,
