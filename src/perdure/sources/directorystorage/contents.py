@@ -6,7 +6,7 @@ meanwhile, and what a careless restore left behind it, is not looked at.
 **Two ways to find the transactions.** From the last one back along what each calls previous: cheap, and
 enough for what was committed since the last pack. Or a *scan* of all names: it finds also the revisions
 whose transaction's file a pack has dropped (``keep_policy: undoable``) or that is lost. Such a transaction
-is given with nothing but its tid and its revisions: ``HomeTransaction.said`` is None.
+is given with its tid, its revisions, and a description that says so: ``HomeTransaction.said`` is None.
 
 **After a pack** a moment is whole only if each object's revision of that moment is still there. The pack
 drops what was not current; so moments before the greatest transaction that changed an object whose
@@ -42,6 +42,8 @@ from perdure.formats.directorystorage_settings import MINIMAL
 from perdure.sources.directorystorage.home import Home, LiveView, View
 
 UNPACKED, PACKED = " ", "p"
+LOST = b"DirectoryStorage had revisions of this transaction, but no file of it"
+"""The description of a transaction whose file is missing."""
 
 
 class PointerState(Enum):
@@ -76,7 +78,7 @@ class HomeTransaction(TransactionRecord):  # type: ignore[misc]
         oids: Sequence[int],
         status: str,
     ) -> None:
-        texts = (said.user, said.description, said.extension) if said else (b"", b"", b"")
+        texts = (said.user, said.description, said.extension) if said else (b"", LOST, b"")
         super().__init__(tid.to_bytes(8, "big"), status, *texts)
         self.number, self.said, self.oids = tid, said, oids
         self._contents = contents

@@ -129,8 +129,12 @@ class DirectoryStorageCut(StorageCut):
 
     def position(self, last: Any) -> Position:
         """Say how a later run recognises this storage. Raises SourceUnusable when a pack ran meanwhile."""
-        self._home_reader.check_steady()
+        self.check_steady()
         return super().position(last)
+
+    def check_steady(self) -> None:
+        """Make sure that no pack has begun since the cut was taken. Raises SourceUnusable."""
+        self._home_reader.check_steady()
 
 
 class HomeReader:
