@@ -31,6 +31,8 @@ class Named:
     buildout: Path | None = None
     blobs: Path | None = None
     name: str | None = None
+    homes: tuple[Path, ...] = ()
+    """Of DirectoryStorages."""
 
     @property
     def site(self) -> bool:
@@ -40,7 +42,7 @@ class Named:
     @property
     def single(self) -> int:
         """How many storages are named, each by itself."""
-        return len(self.filestorages) + len(self.storages)
+        return len(self.filestorages) + len(self.storages) + len(self.homes)
 
 
 class Gathering:
@@ -83,6 +85,8 @@ class Gathering:
             )
         for path in named.storages:
             yield self._storage_file(path, named.name)
+        for path in named.homes:
+            yield _directorystorage(path, named.name)
         for path in named.filestorages:
             yield self._filestorage(path, named.name, named.blobs)
 
@@ -104,6 +108,8 @@ class Gathering:
         name = section.name
         if section.filestorage:
             return [self._filestorage(section.filestorage, name, section.blobs)]
+        if section.directorystorage:
+            return [_directorystorage(section.directorystorage, name)]
         if section.zconfig:
             return [self._storage(section.zconfig, name)]
         if section.zconfig_file:
@@ -140,6 +146,13 @@ class Gathering:
         from perdure.sources.storage import StorageSource
 
         return StorageSource.from_file(path, name, without_blobs=self._without_blobs)
+
+
+def _directorystorage(path: Path, name: str | None) -> Source:
+    from perdure.sources.directorystorage.source import DirectoryStorageSource
+
+    place = Path(text("path", os.path.abspath(path)))
+    return DirectoryStorageSource(place, text("name", name) if name else None)
 
 
 def _only(sources: list[Source], wanted: str | None) -> list[Source]:
