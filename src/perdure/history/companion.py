@@ -56,10 +56,13 @@ def is_whole(companion: Companion, history: Folder) -> bool:
     )
 
 
-def kept_files(history: Folder, folder: str, repository: Repository) -> Iterator[tuple[str, bytes]]:
+def kept_files(
+    history: Folder, companion: str, growing: str, repository: Repository
+) -> Iterator[tuple[str, bytes]]:
     """Give the files that were kept whole: their paths in the folder, and what they hold."""
-    for path, place, name in _files(history.folder(folder)):
-        yield path, _load(repository, place.file(name))
+    for path, place, name in _files(history.folder(companion)):
+        if path.partition("/")[0] != growing:
+            yield path, _load(repository, place.file(name))
 
 
 def kept_particulars(
