@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -143,4 +144,46 @@ def test_damage_is_found(tmp_path: Path) -> None:
     storage = open_directorystorage(unpack("chunky-corrupt", tmp_path))
     with pytest.raises(SourceDamaged):
         for transaction in storage.iterator():
+            list(transaction)
+
+
+def test_a_pack_that_runs_is_refused(tmp_path: Path) -> None:
+    """Killed in the middle it is none: its HOME can be read."""
+    home = unpack("chunky-killed-pack", tmp_path)
+    open_directorystorage(home)
+    with open(home / "misc" / "lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SourceUnusable, match="a pack runs"):
+            open_directorystorage(home)
+    open_directorystorage(home)
+
+
+def test_a_pack_meanwhile_is_noticed(tmp_path: Path) -> None:
+    home = unpack("chunky-packed-detailed", tmp_path)
+    storage = open_directorystorage(home)
+    transactions = storage.iterator()
+    next(transactions)
+    (home / "A" / "x" / "packed").write_bytes(b"\x04" + bytes(7))
+    with pytest.raises(SourceUnusable, match="a pack runs"):
+        list(transactions)
+
+
+def test_pointers_are_compared_with_revisions(tmp_path: Path) -> None:
+    """A pointer that was rolled back, as by a careless restore; a revision that is gone."""
+    home = unpack("chunky-clean", tmp_path)
+    storage = open_directorystorage(home)
+    [*_, first, _] = [each for each in storage.iterator() if len(each.oids) == 1]
+    oid = p64(first.oids[0])
+    newest = storage.history(oid)[0]["tid"]
+    name = f"o{u64(oid):016X}"
+    pointer = Path(storage._view.where(f"{name}.c"))
+    was = pointer.read_bytes()
+    pointer.write_bytes(storage.history(oid, 2)[1]["tid"])
+    with pytest.raises(SourceDamaged, match="the newest revision is"):
+        for transaction in open_directorystorage(home).iterator():
+            list(transaction)
+    pointer.write_bytes(was)
+    Path(storage._view.where(f"{name}.{u64(newest):016X}")).unlink()
+    with pytest.raises(SourceDamaged):
+        for transaction in open_directorystorage(home).iterator():
             list(transaction)
