@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from perdure.dropin.directorystorage.file_checks import check_content
 from perdure.errors import SourceDamaged, SourceUnusable
 from perdure.formats.directorystorage import (
     MOST_BYTES,
     PointerFile,
-    RevisionFile,
-    TransactionFile,
     damaged,
     encode_counter,
 )
@@ -133,15 +132,8 @@ class StillContents:
     def _check(self, name: Name, member: Member) -> None:
         """Raises SourceDamaged."""
         where, raw = str(self.home.path / member.path), member.data or b""
-        if name.kind is Kind.REVISION:
-            revision = RevisionFile.parse(raw, where)
-            if (revision.oid, revision.tid) != (name.oid, name.tid) or not revision.md5_stands:
-                raise damaged(where, "its content is not what was written")
-        elif name.kind is Kind.TRANSACTION:
-            transaction = TransactionFile.parse(raw, where)
-            if transaction.tid != name.tid or not transaction.md5_stands:
-                raise damaged(where, "its content is not what was written")
-        elif name.kind is Kind.POINTER:
+        check_content(name, raw, where)
+        if name.kind is Kind.POINTER:
             tid = PointerFile.parse(raw, where).tid
             if not self._is_there(name.oid, tid):
                 raise damaged(where, f"it leads to {revision_name(name.oid, tid)}, which is missing")

@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from perdure.errors import DamageFound, SourceDamaged, SourceUnusable
-from perdure.formats.directorystorage import (
-    MOST_BYTES,
-    PointerFile,
-    RevisionFile,
-    TransactionFile,
-    damaged,
-    parse_counter,
-)
-from perdure.formats.directorystorage_names import FORMATS, SERIAL, Kind, Name, path_of
+from perdure.formats.directorystorage import MOST_BYTES
+from perdure.formats.directorystorage_names import FORMATS, SERIAL, path_of
 
 FOLDERS = ("A", "B", "backups", "config", "journal", "misc")
 _SLICE = 1 << 20
@@ -69,23 +62,6 @@ def read_archive(path: Path) -> Iterator[Found]:
         raise SourceDamaged(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise SourceUnusable(f"{path} cannot be read: {error.strerror}") from error
-
-
-def check_content(name: Name, raw: bytes, where: str) -> None:
-    """Make sure that a file of the database is what its name says. Raises SourceDamaged."""
-    if name.kind is Kind.REVISION:
-        revision = RevisionFile.parse(raw, where)
-        right = (revision.oid, revision.tid) == (name.oid, name.tid) and revision.md5_stands
-        if not right or any(revision.reserved):
-            raise damaged(where, "its content is not what was written")
-    elif name.kind is Kind.TRANSACTION:
-        transaction = TransactionFile.parse(raw, where)
-        if transaction.tid != name.tid or not transaction.md5_stands:
-            raise damaged(where, "its content is not what was written")
-    elif name.kind is Kind.POINTER:
-        PointerFile.parse(raw, where)
-    elif name.kind is Kind.COUNTER:
-        parse_counter(raw, where)
 
 
 def layouts_of(paths: set[str]) -> list[str]:
