@@ -79,9 +79,13 @@ class Row(NamedTuple):
 def check_prefix(prefix: str) -> str:
     """Give a prefix back. Raises UsageError where archives of that name could not be told apart."""
     if not prefix or prefix.startswith(".") or "/" in prefix or not prefix.isprintable():
-        raise UsageError(f"{prefix!r} cannot be the prefix of an archive: it is part of a file name")
+        raise UsageError(
+            f"{prefix!r} cannot be the prefix of an archive: it is part of a file name"
+        )
     if _LIKE_INCREMENT.fullmatch(prefix):
-        raise UsageError(f"the prefix {prefix!r} would make each full archive look like an increment")
+        raise UsageError(
+            f"the prefix {prefix!r} would make each full archive look like an increment"
+        )
     return prefix
 
 

@@ -53,7 +53,9 @@ class Message:
         """The exception that the call ended with, as ``Name: text``; None: it went well."""
         match self.content:
             case (Opaque(name=name), Opaque() as error) if self.method == REPLY:
-                text = max(_texts(error), key=len, default="")  # beside it stand names of attributes
+                text = max(
+                    _texts(error), key=len, default=""
+                )  # beside it stand names of attributes
                 return f"{name.rpartition('.')[2]}: {text}" if text else name
             case _:
                 return None
@@ -173,7 +175,9 @@ class _Machine:
         elif name == "POP":
             stack.pop()
         elif name not in {"PROTO", "STOP"}:
-            raise StoreError(f"the ZEO server's message has the opcode {name}, which none should have")
+            raise StoreError(
+                f"the ZEO server's message has the opcode {name}, which none should have"
+            )
 
     def _take(self, count: int) -> None:
         self.stack[-count:] = [tuple(self.stack[-count:])]

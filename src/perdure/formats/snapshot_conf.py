@@ -83,7 +83,9 @@ def parse(text: str, where: str) -> SnapshotConf:
             case [first, *_] if first.startswith("#"):
                 pass
             case _:
-                complaints.append(f"malformed line {number} of {where} is passed over: {line.strip()}")
+                complaints.append(
+                    f"malformed line {number} of {where} is passed over: {line.strip()}"
+                )
     if may_add and Direct() not in methods:
         methods.append(Direct())
     return SnapshotConf(tuple(methods), tuple(complaints))

@@ -6,8 +6,8 @@ extended header (pax), which tar programs of the last twenty years read.
 
 from __future__ import annotations
 
-import gzip
 import grp
+import gzip
 import os
 import pwd
 import tarfile

@@ -50,7 +50,9 @@ class HttpMethod:
     def __init__(self, url: str, access: Path) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or "@" in parts.netloc:
-            raise UsageError(f"{parts.scheme}://{parts.hostname} is no URL of a toolkit: http://HOST:PORT/PATH")
+            raise UsageError(
+                f"{parts.scheme}://{parts.hostname} is no URL of a toolkit: http://HOST:PORT/PATH"
+            )
         self.title = f"http {url}"
         self._url = url
         self._access = access
@@ -199,7 +201,7 @@ class DirectMethod:
         self._home = home
         self._lock = ExitStack()
 
-    def enter(self, code: str) -> None:  # noqa: ARG002 - the storage is closed, so nobody asks for a code
+    def enter(self, code: str) -> None:
         """Lock, and roll forward. Raises LockTaken, SourceUnusable."""
         from perdure.dropin.directorystorage.locks import SUBLOCK
 
@@ -209,11 +211,11 @@ class DirectMethod:
                 roll_forward(self._home)
             self._lock = stack.pop_all()
 
-    def leave(self, code: str) -> None:  # noqa: ARG002
+    def leave(self, code: str) -> None:
         """Unlock."""
         self._lock.close()
 
-    def expected(self, code: str) -> str:  # noqa: ARG002
+    def expected(self, code: str) -> str:
         """Give what a closed storage says."""
         return "shutdown"
 

@@ -109,7 +109,8 @@ def backup(
     folder = home.path / "backups"
     if not folder.is_dir():
         raise SourceUnusable(
-            f"there is no folder {folder}", hint=f"make it: mkdir {folder}; it may be a link to another disk"
+            f"there is no folder {folder}",
+            hint=f"make it: mkdir {folder}; it may be a link to another disk",
         )
     with _alone(folder):
         rows = read_index(folder)

@@ -29,7 +29,9 @@ class Chain:
 def plan_chain(archives: Collection[ArchiveName], number: int | None = None) -> Chain:
     """Choose the archives that lead to a run; None: to the last one. Raises UsageError, naming the gap."""
     if not archives:
-        raise UsageError("there are no archives", hint="archives are called PREFIX-N.tgz and PREFIX-M-to-N.tgz")
+        raise UsageError(
+            "there are no archives", hint="archives are called PREFIX-N.tgz and PREFIX-M-to-N.tgz"
+        )
     wanted = max(name.number for name in archives) if number is None else number
     fulls = sorted(
         (name for name in archives if name.reference is None and name.number <= wanted),
@@ -46,7 +48,8 @@ def plan_chain(archives: Collection[ArchiveName], number: int | None = None) -> 
             return chain
         gaps.append(gap)
     raise UsageError(
-        f"backup {wanted} cannot be restored from what is there: {'; '.join(gaps)}", hint=_known(archives)
+        f"backup {wanted} cannot be restored from what is there: {'; '.join(gaps)}",
+        hint=_known(archives),
     )
 
 
@@ -83,7 +86,9 @@ def _continue(
         ]
         if not following:
             return Chain((), ()), _gap(full, reached, increments, wanted)
-        best = max(following, key=lambda name: (name.number, name.prefix == full.prefix, name.prefix))
+        best = max(
+            following, key=lambda name: (name.number, name.prefix == full.prefix, name.prefix)
+        )
         reasons.append(f"continues run {reached} with what came after run {best.reference}")
         chosen.append(best)
         reached = best.number
@@ -101,4 +106,6 @@ def _gap(full: ArchiveName, reached: int, increments: Sequence[ArchiveName], wan
 
 def _known(archives: Collection[ArchiveName]) -> str:
     numbers = ", ".join(map(str, restorable(archives)))
-    return f"these runs can be restored: {numbers}" if numbers else "no run can be restored from them"
+    return (
+        f"these runs can be restored: {numbers}" if numbers else "no run can be restored from them"
+    )

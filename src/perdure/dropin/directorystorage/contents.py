@@ -105,7 +105,9 @@ class StillContents:
                 continue
             member = _read(self.home.path, f"A/{path}")
             if member is None:
-                raise SourceUnusable(f"{self.home.path / 'A' / path} has vanished while it was copied")
+                raise SourceUnusable(
+                    f"{self.home.path / 'A' / path} has vanished while it was copied"
+                )
             name = name_at(path, layout)
             if name is not None:
                 self._find(lambda name=name, member=member: self._check(name, member))  # type: ignore[misc]
@@ -126,7 +128,9 @@ class StillContents:
         member = self._member(pointer_name(oid))
         assert member.data is not None
         if PointerFile.parse(member.data, member.path).tid != newest:
-            raise damaged(self.view.where(pointer_name(oid)), "it does not lead to the newest revision")
+            raise damaged(
+                self.view.where(pointer_name(oid)), "it does not lead to the newest revision"
+            )
         return member
 
     def _check(self, name: Name, member: Member) -> None:
@@ -136,7 +140,9 @@ class StillContents:
         if name.kind is Kind.POINTER:
             tid = PointerFile.parse(raw, where).tid
             if not self._is_there(name.oid, tid):
-                raise damaged(where, f"it leads to {revision_name(name.oid, tid)}, which is missing")
+                raise damaged(
+                    where, f"it leads to {revision_name(name.oid, tid)}, which is missing"
+                )
 
     def _is_there(self, oid: int, tid: int) -> bool:
         return self.home.place("A", revision_name(oid, tid)).is_file()

@@ -105,7 +105,9 @@ def hold(
         _leave(home, method, code)
 
 
-def held_outside(home: Home, environment: Mapping[str, str], clock: Callable[[], float]) -> Still | None:
+def held_outside(
+    home: Home, environment: Mapping[str, str], clock: Callable[[], float]
+) -> Still | None:
     """Give what a program around this one holds still; None: there is none.
 
     Raises UsageError, SourceUnusable where it is not what it says.
@@ -115,7 +117,9 @@ def held_outside(home: Home, environment: Mapping[str, str], clock: Callable[[],
         return None
     version, stamp = (environment.get(f"SNAPSHOT_{name}", "") for name in ("VERSION", "TIMESTAMP"))
     if version != VERSION or not stamp.isdecimal():
-        raise UsageError(f"SNAPSHOT_VERSION is {version!r}, SNAPSHOT_TIMESTAMP {stamp!r}: not known here")
+        raise UsageError(
+            f"SNAPSHOT_VERSION is {version!r}, SNAPSHOT_TIMESTAMP {stamp!r}: not known here"
+        )
     if not home.path.samefile(directory):
         raise UsageError(f"{directory} is held still (SNAPSHOT_DIRECTORY), not {home.path}")
     age = clock() - int(stamp)
@@ -126,7 +130,9 @@ def held_outside(home: Home, environment: Mapping[str, str], clock: Callable[[],
         )
     sight = look(home)
     if not sight.sublock_taken or not (sight.code or "").startswith((USER, SHUTDOWN)):
-        raise SourceUnusable(f"{home.path} is not held still, as SNAPSHOT_DIRECTORY says: {sight.describe()}")
+        raise SourceUnusable(
+            f"{home.path} is not held still, as SNAPSHOT_DIRECTORY says: {sight.describe()}"
+        )
     if sight.code == SHUTDOWN and not sight.settled:
         raise SourceUnusable(f"{home.path}: A is old; {sight.describe()}", hint=sight.advice)
     return Still(home, int(stamp))
@@ -155,11 +161,9 @@ def leave_foreign(home: Home, methods: Sequence[Method]) -> str:
     )
 
 
-def methods_of(
-    conf: snapshot_conf.SnapshotConf, home: Home, folder: Path
-) -> list[Method]:
+def methods_of(given: Sequence[snapshot_conf.Method], home: Home, folder: Path) -> list[Method]:
     """Give the methods of a snapshot.conf, but for ``live``. Raises UsageError."""
-    made = (method_for(each, home, folder) for each in conf.methods)
+    made = (method_for(each, home, folder) for each in given)
     return [method for method in made if method is not None]
 
 

@@ -36,7 +36,9 @@ def locked(home: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = "a process has the storage open" if name == LOCK else "somebody else works on A"
+            holder = (
+                "a process has the storage open" if name == LOCK else "somebody else works on A"
+            )
             raise LockTaken(f"{path} is locked: {holder}") from None
         except OSError as error:
             raise SourceUnusable(f"{path} cannot be locked: {error.strerror}") from error

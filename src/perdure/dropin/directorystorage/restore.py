@@ -242,7 +242,11 @@ class _Builder:
 
     def _find_layout(self, path: Path) -> str:
         """Tell the format of what the first archive has, from its settings or those that were given."""
-        raw = read_file(self._request.config / "settings", MOST_SETTINGS) if self._request.config else None
+        raw = (
+            read_file(self._request.config / "settings", MOST_SETTINGS)
+            if self._request.config
+            else None
+        )
         paths = set()
         try:
             for found in read_archive(path):
@@ -290,9 +294,7 @@ def _verify(home: Home, observer: Observer) -> Verdict:
 def _write_index(folder: Path, home: Home, chain: Chain) -> None:
     """Let the new HOME's backups go on with the numbers, as far as they are about what it holds."""
     serial = View(home).serial()
-    rows = [
-        row for row in read_index(folder) if row.number <= chain.number and row.tid <= serial
-    ]
+    rows = [row for row in read_index(folder) if row.number <= chain.number and row.tid <= serial]
     if rows:
         text = INDEX_HEADER + "".join(f"{row}\n" for row in rows)
         descriptor = write_new(home.path / "backups" / INDEX, [text.encode()])
@@ -330,4 +332,3 @@ def _user(name: str) -> int:
 @cache
 def _group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
-

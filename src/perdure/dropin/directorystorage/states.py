@@ -31,7 +31,14 @@ from enum import Enum
 from pathlib import Path
 
 from perdure.dropin.directorystorage.locks import SUBLOCK, is_taken
-from perdure.sources.directorystorage.home import LOCK, PACKING, SNAPSHOT, Home, Journal, files_below
+from perdure.sources.directorystorage.home import (
+    LOCK,
+    PACKING,
+    SNAPSHOT,
+    Home,
+    Journal,
+    files_below,
+)
 
 SHUTDOWN = "shutdown"
 USER = "user/"

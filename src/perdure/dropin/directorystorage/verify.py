@@ -11,14 +11,14 @@ Memory: some hundred bytes for each object and transaction, none for revisions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from perdure.dropin.directorystorage.contents import DELETED
-from perdure.dropin.directorystorage.states import State, look
 from perdure.dropin.directorystorage.file_checks import check_content
+from perdure.dropin.directorystorage.states import State, look
 from perdure.errors import DamageFound, SourceDamaged, SourceUnusable
-from perdure.formats.directorystorage import PointerFile, RevisionFile, TransactionFile, damaged
+from perdure.formats.directorystorage import RevisionFile, TransactionFile, damaged
 from perdure.formats.directorystorage_names import (
     COUNTERS,
     LAST_OID,
@@ -78,7 +78,9 @@ def verify_home(home: Home, observer: Observer) -> Verdict:
     verdict = Verdict()
     sight = look(home)
     if sight.state is State.PACKING:
-        raise SourceUnusable(f"{home.path} cannot be verified: {sight.describe()}", hint=sight.advice)
+        raise SourceUnusable(
+            f"{home.path} cannot be verified: {sight.describe()}", hint=sight.advice
+        )
     grave = sight.state in (State.STALE, State.CRASHED, State.FOREIGN)
     verdict.add(WARNING if grave else NOTE, sight.describe())
     for strange in sight.journal.strange:
@@ -92,7 +94,9 @@ def verify_home(home: Home, observer: Observer) -> Verdict:
     before = LiveView(home).packed()
     verify_database(home, LiveView(home), verdict, observer)
     if home.pack_runs() or LiveView(home).packed() != before:
-        raise SourceUnusable(f"{home.path} was packed while it was verified", hint="verify it again")
+        raise SourceUnusable(
+            f"{home.path} was packed while it was verified", hint="verify it again"
+        )
     return verdict
 
 
@@ -156,7 +160,9 @@ class _Database:
                 self._error(str(error))
         last = self._view.serial()  # transactions committed meanwhile are no leftovers
         for tid in sorted(tid for tid in self._transactions if tid > last):
-            self._error(f"{transaction_name(tid)} is younger than the last transaction, {Tid(last)}")
+            self._error(
+                f"{transaction_name(tid)} is younger than the last transaction, {Tid(last)}"
+            )
         self._transactions = {tid for tid in self._transactions if tid <= self._serial}
 
     def _look(self, name: Name) -> None:
@@ -193,7 +199,9 @@ class _Database:
             if tid >= revision.tid:
                 raise damaged(where, f"its {what} revision is younger than itself")
             if tid > self._packed and not self._is_there(revision.oid, tid):
-                raise damaged(where, f"its {what} revision, {revision_name(revision.oid, tid)}, is missing")
+                raise damaged(
+                    where, f"its {what} revision, {revision_name(revision.oid, tid)}, is missing"
+                )
 
     def _chain(self) -> None:
         """From the last transaction back by what each calls the previous one."""
@@ -206,7 +214,9 @@ class _Database:
             if tid > self._packed:
                 self._complete(transaction)
             if transaction.prev >= tid:
-                self._error(f"{transaction_name(tid)}: its previous transaction is younger than itself")
+                self._error(
+                    f"{transaction_name(tid)}: its previous transaction is younger than itself"
+                )
                 break
             tid = transaction.prev
         else:
@@ -218,7 +228,8 @@ class _Database:
         old = sum(each <= self._packed for each in loose)
         if old:
             self._verdict.add(
-                WARNING, f"{old} transactions before the last pack are not linked: a pack was stopped"
+                WARNING,
+                f"{old} transactions before the last pack are not linked: a pack was stopped",
             )
 
     def _transaction(self, tid: int) -> TransactionFile | None:
@@ -242,16 +253,22 @@ class _Database:
     def _match_pointers(self) -> None:
         for tid in sorted(tid for tid in self._written if tid <= self._serial):
             if tid not in self._transactions:
-                self._error(f"{self._view.where(transaction_name(tid))} is missing: revisions carry its tid")
+                self._error(
+                    f"{self._view.where(transaction_name(tid))} is missing: revisions carry its tid"
+                )
         old = [oid for oid, tid in self._newest.items() if tid > self._view.serial()]
         for oid in old:
-            self._error(f"{revision_name(oid, self._newest[oid])} is younger than the last transaction")
+            self._error(
+                f"{revision_name(oid, self._newest[oid])} is younger than the last transaction"
+            )
         for oid, tid in self._pointers.items():
             newest = self._newest.get(oid, 0)
             if not self._is_there(oid, tid):
                 self._disorder[oid] = f"leads to {revision_name(oid, tid)}, which is missing"
             elif tid < newest <= self._serial:
-                self._disorder[oid] = f"leads to {Tid(tid)}, and there is a newer revision, {Tid(newest)}"
+                self._disorder[oid] = (
+                    f"leads to {Tid(tid)}, and there is a newer revision, {Tid(newest)}"
+                )
         for oid in self._newest.keys() - self._pointers.keys():
             self._disorder[oid] = "is missing, and there are revisions"
 
@@ -273,7 +290,9 @@ class _Database:
         self._verdict.reachable = len(seen & self._newest.keys())
         orphans = len(self._newest) - self._verdict.reachable
         if orphans:
-            self._verdict.add(NOTE, f"{orphans} objects cannot be reached from the root: a pack removes them")
+            self._verdict.add(
+                NOTE, f"{orphans} objects cannot be reached from the root: a pack removes them"
+            )
 
     def _references(self, oid: int) -> Iterator[int]:
         tid = self._pointers.get(oid)
@@ -308,7 +327,10 @@ def _surroundings(home: Home, verdict: Verdict) -> None:
     if identity is None or len(identity.strip()) != _IDENTITY_DIGITS:
         verdict.add(WARNING, "config/identity is not 32 digits: replicas cannot be told apart")
     if not (home.path / "misc").is_dir():
-        verdict.add(ERROR, "there is no folder misc: the storage will say that another process has it locked")
+        verdict.add(
+            ERROR,
+            "there is no folder misc: the storage will say that another process has it locked",
+        )
     if not (home.path / "backups").is_dir():
         verdict.add(NOTE, "there is no folder backups: the backup tool wants one")
     user = (home.path / "A").stat().st_uid
@@ -316,7 +338,9 @@ def _surroundings(home: Home, verdict: Verdict) -> None:
         place = home.path / folder
         for path in (place, *(place.iterdir() if place.is_dir() else ())):
             if path.exists() and path.stat().st_uid != user:
-                verdict.add(WARNING, f"{path} does not belong to the user of A: the storage may not start")
+                verdict.add(
+                    WARNING, f"{path} does not belong to the user of A: the storage may not start"
+                )
     layout = home.settings.layout
     deleted = strays = 0
     for path in files_below(home.path / "A"):
@@ -328,7 +352,9 @@ def _surroundings(home: Home, verdict: Verdict) -> None:
     if deleted:
         verdict.add(NOTE, f"{deleted} files were deleted by packs, and still have their place")
     if home.settings.keep_policy != DETAILED:
-        verdict.add(NOTE, f"packs keep no transactions of old revisions ({home.settings.keep_policy})")
+        verdict.add(
+            NOTE, f"packs keep no transactions of old revisions ({home.settings.keep_policy})"
+        )
 
 
 def _only_revisions(home: Home, verdict: Verdict) -> None:
@@ -341,5 +367,3 @@ def _only_revisions(home: Home, verdict: Verdict) -> None:
             verdict.size += len(raw or b"")
             if not raw:
                 verdict.add(ERROR, f"{view.where(name.text)} is empty")
-
-
