@@ -55,11 +55,11 @@ directorystorage.add_command(snapshot)
 )
 @output_options
 @with_session
-def restore(session: Session, dry_run: bool, new_identity: bool, **given: Any) -> None:
+def restore(session: Session, /, dry_run: bool, new_identity: bool, **given: Any) -> None:
     """Make a HOME at TARGET from the archives in the folder BACKUPS.
 
-    TARGET must be empty, or not be there. The archives are chosen so that there is no gap; each file is verified
-    before it is written, and all of it together before it gets its name.
+    TARGET must be empty, or not be there. The archives are chosen so that there is no gap; each file is
+    verified before it is written, and all of it together before it gets its name.
     """
     from perdure.dropin.directorystorage.restore import RestoreRequest, plan_restore
     from perdure.dropin.directorystorage.restore import restore as bring_back
@@ -107,10 +107,11 @@ def restore(session: Session, dry_run: bool, new_identity: bool, **given: Any) -
 def verify(session: Session, path: Path) -> None:
     """Verify a storage, also while it is in use, or the archives of one; nothing is changed.
 
-    Of a storage: every file by itself, the history from its last transaction, all references from the root, locks and
-    owners, and what keeps it from starting. Of archives: every byte, the index, and which backups can be restored.
-    Exit code 13 means that there are errors.
+    Of a storage: every file by itself, the history from its last transaction, all references from the
+    root, locks and owners, and what keeps it from starting. Of archives: every byte, the index, and which
+    backups can be restored. Exit code 13 means that there are errors.
     """
+    from perdure.dropin.directorystorage.verify import verify_home
     from perdure.dropin.directorystorage.verify_archives import verify_archives
     from perdure.sources.directorystorage.home import SETTINGS, Home
 
@@ -118,10 +119,11 @@ def verify(session: Session, path: Path) -> None:
     values: Mapping[str, object]
     with output.observer() as observer:
         if (path / SETTINGS).exists():
-            seen = verifyhome_at(Home(path), observer)
+            seen = verify_home(Home(path), observer)
             text = (
-                f"{messages.count(seen.transactions, 'transaction')}, {messages.count(seen.objects, 'object')}"
-                f" ({seen.reachable} of them reachable), {messages.count(seen.revisions, 'revision')}"
+                f"{messages.count(seen.transactions, 'transaction')},"
+                f" {messages.count(seen.objects, 'object')} ({seen.reachable} of them reachable),"
+                f" {messages.count(seen.revisions, 'revision')}"
             )
             values = {"transactions": seen.transactions, "objects": seen.objects, "revisions": seen.revisions,
                       "reachable": seen.reachable}  # fmt: skip
@@ -147,8 +149,9 @@ def verify(session: Session, path: Path) -> None:
 def wreckage(session: Session, home: Path, archive: Path) -> None:
     """Write everything in HOME, B and the journal included, into a new ARCHIVE (.tgz).
 
-    For a storage that is shut down in an incoherent state; refused while somebody has it open. HOME/backups is
-    left out. Unpacked into an empty folder, it is a HOME that the storage rolls forward when it starts.
+    For a storage that is shut down in an incoherent state; refused while somebody has it open.
+    HOME/backups is left out. Unpacked into an empty folder, it is a HOME that the storage rolls forward
+    when it starts.
     """
     from perdure.dropin.directorystorage.wreckage import copy_wreckage
 

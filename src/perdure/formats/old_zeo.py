@@ -1,10 +1,11 @@
 """Messages of the old ZEO protocols (ZODB 3.3 to 3.10), as far as a call of a method needs them.
 
-A message is its length (4 bytes, big-endian; the highest bit is set where a MAC follows, which is not spoken
-here) and its content. The server's first message is the name of its protocol, ``Z308`` say; who echoes it has
-agreed. All that follow are pickles of ``(number, flags, method, arguments)``; the answer has the
-same number, the method ``.reply`` and in the place of the arguments the result, or a pair of class and instance of
-an exception. Flag 1 marks a message that wants no answer, such as the server's invalidations.
+A message is its length (4 bytes, big-endian; the highest bit is set where a MAC follows, which is not
+spoken here) and its content. The server's first message is the name of its protocol, ``Z308`` say; who
+echoes it has agreed. All that follow are pickles of ``(number, flags, method, arguments)``; the answer
+has the same number, the method ``.reply`` and in the place of the arguments the result, or a pair of
+class and instance of an exception. Flag 1 marks a message that wants no answer, such as the server's
+invalidations.
 
 What a server sends is not unpickled: its opcodes are walked, plain values are kept, and whatever would import
 or call something becomes an ``Opaque`` with that thing's name.

@@ -9,8 +9,8 @@ One method on each line, in words between blanks; the first that works is used::
     zeo ADDRESS [STORAGE]   ask a ZEO server; ADDRESS is HOST:PORT or the path of a socket, STORAGE is 1
     live                    ask nobody: read what is committed while the storage goes on
 
-``zeo`` and ``live`` are ours; DirectoryStorage's own tool passes over lines that it does not know, and says so, and
-so do we. Blank lines and comments (``#``) are passed over without a word.
+``zeo`` and ``live`` are ours; DirectoryStorage's own tool passes over lines that it does not know, and
+says so, and so do we. Blank lines and comments (``#``) are passed over without a word.
 
 Source: DirectoryStorage 1.1.21.
 """

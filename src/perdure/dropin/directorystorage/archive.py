@@ -26,7 +26,8 @@ _LEVEL = 6
 def write_archive(path: Path, members: Iterable[Member]) -> int:
     """Write an archive, durably; gives the number of its members.
 
-    A file of that name, left over by a run that was stopped, is removed first. Raises SourceUnusable, OSError.
+    A file of that name, left over by a run that was stopped, is removed first. Raises SourceUnusable,
+    OSError.
     """
     descriptor = write_new(path, [])
     try:

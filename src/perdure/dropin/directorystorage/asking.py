@@ -1,4 +1,4 @@
-"""How a storage is asked to enter and leave snapshot mode: Zope over XML-RPC, an old ZEO server, or nobody."""
+"""How a storage is asked to enter and leave snapshot mode: by XML-RPC, over an old ZEO, or not at all."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class HttpMethod:
         if b":" not in first:
             raise UsageError(
                 f"{self._access} has no user:password in its first line",
-                hint="snapshot.conf names it behind the URL; Zope's role for it is DirectoryStorage's manager",
+                hint="snapshot.conf names it behind the URL; that user may Manage DirectoryStorages",
             )
         return first
 
@@ -133,8 +133,9 @@ class ZeoMethod:
         try:
             with self._connected() as server:
                 server.call("register", self._storage, 0)
-                if not server.call("is_directory_storage"):
-                    raise StoreError("its storage is no DirectoryStorage")
+                server.call(
+                    "is_directory_storage"
+                )  # any other storage's server ends the connection
                 server.call(method, code)
         except (OSError, StoreError) as error:
             raise Refused(f"{self.title}: {error}") from None
@@ -191,8 +192,8 @@ class _Server:
 class DirectMethod:
     """Take the locks of a storage that nobody has open, and bring what is committed into ``A``.
 
-    Its ``lock`` is held until the mode is left: a storage that started meanwhile would go on in a snapshot mode
-    that it could not leave.
+    Its ``lock`` is held until the mode is left: a storage that started meanwhile would go on in a
+    snapshot mode that it could not leave.
     """
 
     title = "direct"

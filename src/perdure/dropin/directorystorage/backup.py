@@ -1,9 +1,9 @@
 """Backup as DirectoryStorage's tool makes it: archives in ``HOME/backups``, and a row in its index.
 
 The archives are whole and on the disk under temporary names, then they get their names, then the row is
-written: a row never promises what is not there. A run that is stopped before has made nothing, and the next one
-removes what it left. One that is stopped between names and row leaves archives that no row names; their number
-is not used again.
+written: a row never promises what is not there. A run that is stopped before has made nothing, and the
+next one removes what it left. One that is stopped between names and row leaves archives that no row
+names; their number is not used again.
 """
 
 from __future__ import annotations

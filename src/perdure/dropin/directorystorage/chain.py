@@ -1,7 +1,8 @@
 """Which archives bring a storage back: the newest full one that serves, then increments that continue it.
 
-An increment ``M-to-N`` continues what has been restored up to run R when M <= R < N. So one that was lost may be
-jumped over, where increments overlap; where none continues, there is a gap, and nothing is restored across it.
+An increment ``M-to-N`` continues what has been restored up to run R when M <= R < N. So one that was lost
+may be jumped over, where increments overlap; where none continues, there is a gap, and nothing is
+restored across it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command lines of DirectoryStorage's backup and snapshot tools: their words, and their exit codes, 0 and 1."""
+"""The command lines of DirectoryStorage's backup and snapshot tools, which end with 0 or 1."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _OldTool(click.Command):
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
-            error.exit_code = ToolFailed.exit_code
+            error.exit_code = 1  # type: ignore[misc] # 2 for other commands
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -99,8 +99,8 @@ def backup(
     prefix P    how the archives that follow are called; "backup" otherwise
 
     TIME is in seconds since 1970, or what GNU date understands: "36 hours ago". The storage is held still
-    meanwhile as HOME/config/snapshot.conf says, unless the snapshot tool around this does it already. Exit code 0 means
-    that all was done that could be, also when there was nothing new; 1 anything else.
+    meanwhile as HOME/config/snapshot.conf says, unless the snapshot tool around this does it already.
+    Exit code 0 means that all was done that could be, also when there was nothing new; 1 anything else.
     """
     from perdure.dropin.directorystorage.backup import backup as make
 
@@ -140,9 +140,10 @@ def snapshot(
 ) -> None:
     """Run COMMAND while a storage is held still, so that it may copy HOME/A and HOME/config.
 
-    Without --storage the first words are HOME and the snapshot.conf to use, - for HOME/config/snapshot.conf.
-    COMMAND finds SNAPSHOT_DIRECTORY, SNAPSHOT_TIMESTAMP and SNAPSHOT_VERSION in its environment; with --live the
-    directory is a copy, made in $TMPDIR and removed afterwards. The exit code is COMMAND's, or 1 when it was not run.
+    Without --storage the first words are HOME and the snapshot.conf to use, - for
+    HOME/config/snapshot.conf. COMMAND finds SNAPSHOT_DIRECTORY, SNAPSHOT_TIMESTAMP and SNAPSHOT_VERSION
+    in its environment; with --live the directory is a copy, made in $TMPDIR and removed afterwards. The
+    exit code is COMMAND's, or 1 when it was not run.
     """
     from perdure.dropin.directorystorage.living_copy import living_copy
 
@@ -193,9 +194,12 @@ def _requests(commands: Sequence[str]) -> list[Request]:
 
 
 def home_at(path: Path | None) -> Home:
+    """Open a HOME that is named, or that a program around this one holds still.
+
+    Raises UsageError, SourceUnusable.
+    """
     from perdure.sources.directorystorage.home import Home
 
-    """Open a HOME that is named, or that a program around this one holds still. Raises UsageError, SourceUnusable."""
     given = path or os.environ.get("SNAPSHOT_DIRECTORY")
     if given is None:
         raise UsageError("no storage is named", hint="give it with --storage HOME")

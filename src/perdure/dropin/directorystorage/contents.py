@@ -5,16 +5,18 @@ every name in ``config``, every ordinary file below ``A`` but for what a pack ha
 ``x.serial`` and ``x.oid``, then transaction by transaction, the newest first, its file, and of each of its
 objects pointer and revision.
 
-``Still`` contents are those of a storage that is held still; ``Living`` ones are read beside a storage that goes on:
-all that was committed up to the tid at which they began. A pack that comes between ends them.
+``Still`` contents are those of a storage that is held still; ``Living`` ones are read beside a storage
+that goes on: all that was committed up to the tid at which they began. A pack that comes between ends
+them.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perdure.dropin.directorystorage.file_checks import check_content
@@ -110,7 +112,7 @@ class StillContents:
                 )
             name = name_at(path, layout)
             if name is not None:
-                self._find(lambda name=name, member=member: self._check(name, member))  # type: ignore[misc]
+                self._find(partial(self._check, name, member))
             yield member
 
     def _member(self, name: str) -> Member:
@@ -154,8 +156,8 @@ class StillContents:
         if self.serial and self.view.transaction(self.serial) is None:
             raise damaged(self.view.where(transaction_name(self.serial)), "it is missing")
 
-    def _find(self, check: object) -> None:
-        assert callable(check)
+    def _find(self, check: Callable[[], None]) -> None:
+        """Note the damage that a check finds."""
         try:
             check()
         except SourceDamaged as error:
@@ -202,7 +204,7 @@ class LivingContents(StillContents):
             self.finish()
             raise SourceUnusable(f"{self.view.where(name.text)} has vanished while it was copied")
         member = self._made(name, raw)
-        self._find(lambda: self._check(name, member))
+        self._find(partial(self._check, name, member))
         yield member
 
     def _current(self, oid: int) -> int:

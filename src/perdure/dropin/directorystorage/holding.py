@@ -4,7 +4,7 @@ The order, as the raw procedure has it::
 
     ask, one method after the other, until one works            (code: HOST-PID, so it is ours alone)
     flock misc/sublock                                          (else somebody else works on A)
-    misc/snapshot must say that very code                       (else A is somebody's old snapshot, or is packed)
+    misc/snapshot must say that very code                       (else A is an old snapshot, or is packed)
     ... A does not change ...
     unlock
     leave by the method that entered, whatever happened in between
@@ -44,10 +44,11 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A storage that does not change: ``A`` may be copied. ``timestamp``: asked for when, seconds since 1970."""
+    """A storage that does not change: ``A`` may be copied."""
 
     home: Home
     timestamp: int
+    """When it was asked for: seconds since 1970."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -211,7 +212,7 @@ def _check_ours(home: Home, method: Method, code: str) -> None:
 
 
 def _leave(home: Home, method: Method, code: str) -> None:
-    """Leave the mode. With another code than the storage's, leaving would do harm, so it is looked at first."""
+    """Leave the mode; never with another code than the storage's, which would do harm."""
     deadline = time.monotonic() + _LEAVE_SECONDS
     expected = method.expected(code)
     while expected == SHUTDOWN or is_ours(home, expected):

@@ -1,4 +1,4 @@
-"""Reading an archive, whatever is in it: names that lead nowhere else, content that is what it says, a whole end.
+"""Reading an archive, whatever is in it: names that lead nowhere else, and a whole end.
 
 What an archive may hold: folders and ordinary files directly in HOME, files in ``config``, and files of the
 database below ``A``.

@@ -1,9 +1,10 @@
 """Restore: from archives of DirectoryStorage's backup tool, ours or its own, to a HOME.
 
-Everything is made in a folder beside the target: extracted in the order of the chain, each file of the database
-looked at before it is written; then, where a moment is asked for, cut back to it; then verified as a whole; then
-synced, and renamed to the target. So under the target's name there is nothing, or all of it. What a
-pack removed after the full backup comes back with it: it is consistent, and a bit more than the source had.
+Everything is made in a folder beside the target: extracted in the order of the chain, each file of the
+database looked at before it is written; then, where a moment is asked for, cut back to it; then verified
+as a whole; then synced, and renamed to the target. So under the target's name there is nothing, or all of
+it. What a pack removed after the full backup comes back with it: it is consistent, and a bit more than
+the source had.
 """
 
 from __future__ import annotations

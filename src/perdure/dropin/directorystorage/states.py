@@ -18,8 +18,9 @@ none           free      free  not empty          CRASHED, or closed by quick_sh
 none           free      free  empty              UNUSED: never opened, or just restored
 =============  ========  ====  =================  =====================================================
 
-``A`` alone may be copied only when CLEAN, UNUSED, or in a snapshot mode that we entered ourselves, and only while
-we hold the sublock. Everything that is committed can be read from journal, B and A together in all states but PACKING.
+``A`` alone may be copied only when CLEAN, UNUSED, or in a snapshot mode that we entered ourselves, and
+only while we hold the sublock. Everything that is committed can be read from journal, B and A together in
+all states but PACKING.
 
 Source: DirectoryStorage 1.1.21.
 """
@@ -75,7 +76,7 @@ _ADVICE = {
     State.FOREIGN: "if the program that entered it is dead, leave the mode (perdure directorystorage leave),"
     " else wait for it; or read all that is committed: --live",
     State.STALE: "close the storage, start it and close it once more; or read all that is committed: --live",
-    State.CRASHED: "start the storage and close it, or let snapshot.conf allow direct; for a copy of everything"
+    State.CRASHED: "start the storage and close it, or let snapshot.conf allow direct; to copy everything"
     " as it lies there: perdure directorystorage wreckage",
 }
 

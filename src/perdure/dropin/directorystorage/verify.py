@@ -1,9 +1,9 @@
 """Verify a storage: every check that can be made of a HOME from outside, without touching it.
 
-Errors: what a storage that is in order never has. Warnings: what may get in the way of a start, a backup or a
-pack. Notes: what is as it should be, and good to know. Nothing at or below the time of the last pack is
-missed, since packs remove revisions and transactions; a pack that was killed may have left what nothing refers
-to in disorder, so an object that cannot be reached from the root counts as a note.
+Errors: what a storage that is in order never has. Warnings: what may get in the way of a start, a backup
+or a pack. Notes: what is as it should be, and good to know. Nothing at or below the time of the last pack
+is missed, since packs remove revisions and transactions; a pack that was killed may have left what
+nothing refers to in disorder, so an object that cannot be reached from the root counts as a note.
 
 Memory: some hundred bytes for each object and transaction, none for revisions.
 """

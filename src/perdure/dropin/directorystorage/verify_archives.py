@@ -1,16 +1,17 @@
 """Verify archives and their index: each archive as a file, and all of them together as a way back.
 
-Of an archive: the compressed stream to its very end; names that lead out of HOME; each file of the database by
-its header and MD5; in a full one all that pointers and the last transaction refer to; in an increment
-``x.serial``, ``x.oid``, and a history from its last transaction back to the first one that it brings, with all of their
-revisions. Of the index: rows with archives, archives with rows, and that an archive ends at the tid that its row says. Of all
-together: which runs can be restored.
+Of an archive: the compressed stream to its very end; names that lead out of HOME; each file of the
+database by its header and MD5; in a full one all that pointers and the last transaction refer to; in an
+increment ``x.serial``, ``x.oid``, and a history from its last transaction back to the first one that it
+brings, with all of their revisions. Of the index: rows with archives, archives with rows, and that an
+archive ends at the tid that its row says. Of all together: which runs can be restored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from perdure.dropin.directorystorage.backup import INDEX, archives_in, read_index
@@ -78,7 +79,7 @@ def verify_archives(folder: Path, observer: Observer) -> ArchiveVerdict:
             f"{folder} has no archives", hint="they are called PREFIX-N.tgz, PREFIX-M-to-N.tgz"
         )
     rows = read_index(folder)
-    whole = []
+    whole: list[ArchiveName] = []
     layout: str | None = None
     for name in names:
         observer.progress(f"reading {name}", len(whole), len(names))
@@ -208,7 +209,7 @@ def _together(
             yield Finding(NOTE, f"the archives of backup {row.number} are not here")
     for number in sorted(numbers - {row.number for row in rows}) if rows else ():
         yield Finding(WARNING, f"{INDEX} has no row for backup {number}: no increment refers to it")
-    for earlier, later in zip(rows, rows[1:], strict=False):
+    for earlier, later in pairwise(rows):
         if later.number <= earlier.number or later.time < earlier.time:
             yield Finding(
                 WARNING, f"{INDEX}: row {later.number} after row {earlier.number} is out of order"

@@ -1,8 +1,9 @@
 """A copy of everything: of a storage that was shut down in an incoherent state, or crashed.
 
-``A``, ``B`` and the journal belong together then, and only while nobody has the storage open. The copy is for
-looking at it later; unpacked into an empty folder, it is a HOME that the storage rolls forward when it starts. The
-archives in ``backups`` are left out, and nothing is judged: damaged files are copied as they are.
+``A``, ``B`` and the journal belong together then, and only while nobody has the storage open. The copy is
+for looking at it later; unpacked into an empty folder, it is a HOME that the storage rolls forward when
+it starts. The archives in ``backups`` are left out, and nothing is judged: damaged files are copied as
+they are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _LEFT_OUT = "backups"
 def copy_wreckage(home: Home, archive: Path, observer: Observer) -> int:
     """Write an archive (gzipped tar) of a HOME that nobody has open; gives the number of its members.
 
-    Raises LockTaken when somebody has it open, UsageError when the archive is there already, SourceUnusable, OSError.
+    Raises LockTaken when somebody has it open, UsageError when the archive is there already,
+    SourceUnusable, OSError.
     """
     if archive.exists():
         raise UsageError(f"{archive} is there already", hint="give another name")
