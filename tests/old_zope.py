@@ -27,7 +27,7 @@ import pytest
 MISSING = (
     "no python2.7 with pip is installed (pyenv install 2.7.18; Debian: python2.7 up to Debian 11)"
 )
-PACKAGES = (
+PACKAGES: tuple[str, ...] = (
     *("DirectoryStorage==1.1.21", "ZODB3==3.8.6", "zc.lockfile==1.4", "setuptools==44.1.1"),
     *("zope.interface==5.5.2", "zope.proxy==4.6.1", "zope.testing==5.0.1"),
     *("ZConfig==3.6.1", "zdaemon==4.4"),
@@ -208,7 +208,16 @@ def _install(python: Path, root: Path) -> Path:
         for _ in range(3):  # the network may fail
             shutil.rmtree(half, ignore_errors=True)
             done = subprocess.run(
-                [python, "-m", "pip", "install", "--no-deps", "--target", half, *PACKAGES],
+                [
+                    str(python),
+                    "-m",
+                    "pip",
+                    "install",
+                    "--no-deps",
+                    "--target",
+                    str(half),
+                    *PACKAGES,
+                ],
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
                 capture_output=True,
                 text=True,

@@ -8,6 +8,7 @@ from perdure import __version__
 from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
+from perdure.cli.commands_directorystorage import directorystorage
 from perdure.cli.commands_list import log, snapshots
 from perdure.cli.commands_program import completion, version
 from perdure.cli.commands_repository import init, key, unlock
@@ -40,6 +41,7 @@ _COMMANDS = (
     assemble,
     config,
     schedule,
+    directorystorage,
     version,
     completion,
 )
