@@ -12,8 +12,6 @@ from perdure.errors import DamageFound, StoreError, UsageError
 from perdure.formats.directorystorage_particulars import (
     CONFIG,
     FACTS,
-    FOLDER,
-    PARTICULARS,
     HomeFacts,
     Particulars,
 )
@@ -107,7 +105,7 @@ def _chosen(repository: Repository, wanted: Wanted) -> Chosen:
 
 
 def _files(repository: Repository, chosen: Chosen) -> dict[str, bytes]:
-    return dict(kept_files(chosen.found.history.folder, FOLDER, PARTICULARS, repository))
+    return dict(kept_files(chosen.found.history.folder, repository))
 
 
 def _facts(repository: Repository, chosen: Chosen) -> HomeFacts:
@@ -118,7 +116,7 @@ def _facts(repository: Repository, chosen: Chosen) -> HomeFacts:
 
 
 def _particulars(repository: Repository, chosen: Chosen) -> Iterator[Particulars]:
-    return kept_particulars(chosen.found.history.folder, FOLDER, PARTICULARS, repository)
+    return kept_particulars(chosen.found.history.folder, repository)
 
 
 def _counters(facts: HomeFacts, cut: Tid, chosen: Chosen) -> Counters:

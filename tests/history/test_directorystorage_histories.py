@@ -111,7 +111,7 @@ def test_many_small_increments_become_one_file(
         assert report.method == ("increment" if number else "full")
     assert files_of(living) == files_of(tmp_path / "home")
     [*_, found] = sources_in(site.repository, site.repository.snapshots(), None)
-    particulars = found.history.folder.folder("directorystorage").folder("particulars")
+    particulars = found.history.folder.folder("companion").folder("particulars")
     assert len(list(particulars.files())) <= 4
     site.restore(tmp_path / "again")
     assert below(tmp_path / "again" / "A") == below(tmp_path / "home" / "A")

@@ -6,7 +6,7 @@ before it; a revision names the object's revision before it, and no other that i
 have their MD5; the pointer to the newest revision has 8 bytes. What deviates is kept in files of columns
 (formats/columns.py) of kind "dsto", version 1, so that every file comes back as it was, byte for byte::
 
-    Data.fs.history/directorystorage/
+    Data.fs.history/companion/
       storage.json                                            the counters, and the format it had
       config/settings ...                                     what HOME has in config/
       particulars/03f2c0a4b21e55aa-5c1b0f9e2d7a4c38.columns   of the transactions between two tids
@@ -52,9 +52,7 @@ from perdure.formats.directorystorage import (
 )
 from perdure.model import Tid
 
-FOLDER = "directorystorage"
-"""The folder in a history's folder that holds all of it."""
-PARTICULARS, CONFIG, FACTS = "particulars", "config", "storage.json"
+CONFIG, FACTS = "config", "storage.json"
 KIND, VERSION = b"dsto", 1
 USUAL_POINTER, OLD_POINTER, NO_POINTER = 0, 16, 32
 

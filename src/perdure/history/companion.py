@@ -6,11 +6,12 @@ is new, and when small ones have added up they become one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from perdure.errors import RepositoryDamaged
+from perdure.formats.history import COMPANION, PARTICULARS
 from perdure.history.folders import Folder, StoredFile
 from perdure.model import ChunkId, ChunkKind
 from perdure.repository import Repository, Writer
@@ -38,49 +39,61 @@ def keep_companion(
 
     ``after``: the cut of the snapshot that it goes on from; None: of none. Raises RepositoryDamaged.
     """
-    folder = history.folder(companion.folder)
-    changed = _keep_whole(folder, dict(companion.files()), writer, companion.growing)
+    folder = history.folder(COMPANION)
+    changed = _keep_whole(folder, dict(companion.files()), writer)
     new = companion.noted(after or 0)
     if not new:
         return changed
-    _grow(folder.folder(companion.growing), new, repository, writer)
+    _grow(folder.folder(PARTICULARS), new, repository, writer)
     return True
 
 
-def is_whole(companion: Companion, history: Folder) -> bool:
-    """Whether the repository still has all that an earlier snapshot kept of a companion."""
-    return companion.folder in history and all(
+def is_whole(history: Folder) -> bool:
+    """Whether there is a companion of a history, and the repository still has all of it."""
+    return COMPANION in history and all(
         folder.whole(name)
-        for folder in _folders(history.folder(companion.folder))
+        for folder in _folders(history.folder(COMPANION))
         for name in folder.files()
     )
 
 
-def kept_files(
-    history: Folder, companion: str, growing: str, repository: Repository
-) -> Iterator[tuple[str, bytes]]:
-    """Give the files that were kept whole: their paths in the folder, and what they hold."""
-    for path, place, name in _files(history.folder(companion)):
-        if path.partition("/")[0] != growing:
+def kept_files(history: Folder, repository: Repository) -> Iterator[tuple[str, bytes]]:
+    """Give the files that were kept whole: their paths, and what they hold."""
+    for path, place, name in _files(history.folder(COMPANION)):
+        if not _grows(path):
             yield path, _load(repository, place.file(name))
 
 
-def kept_particulars(
-    history: Folder, companion: str, growing: str, repository: Repository
-) -> Iterator[Particulars]:
+def kept_particulars(history: Folder, repository: Repository) -> Iterator[Particulars]:
     """Give all that was noted of transactions, tids rising. Raises DamageFound."""
     from perdure.formats.directorystorage_particulars import decode
 
-    folder = history.folder(companion).folder(growing)
+    folder = history.folder(COMPANION).folder(PARTICULARS)
     for name in folder.files():
         yield from decode(_load(repository, folder.file(name)), str(folder.path / name))
 
 
-def _keep_whole(folder: Folder, wanted: dict[str, bytes], writer: Writer, growing: str) -> bool:
+def lost_companion(lost: Collection[str]) -> list[str]:
+    """Give those of some lost paths, below a history's folder, that belong to a companion."""
+    return [path for path in lost if PurePosixPath(path).parts[:1] == (COMPANION,)]
+
+
+def carry_companion(old: Folder, new: Folder) -> None:
+    """Take a companion over into another folder of the same history."""
+    if COMPANION in old:
+        new.adopt(COMPANION, old.folder(COMPANION))
+
+
+def drop_companion(history: Folder) -> None:
+    """Take a companion out of which something is lost: what is left of it would tell half of the truth."""
+    history.remove(COMPANION)
+
+
+def _keep_whole(folder: Folder, wanted: dict[str, bytes], writer: Writer) -> bool:
     there = {path: (place, name) for path, place, name in _files(folder)}
     changed = False
     for path, (place, name) in there.items():
-        if path not in wanted and path.partition("/")[0] != growing:
+        if path not in wanted and not _grows(path):
             place.remove(name)
             changed = True
     for path, data in wanted.items():
@@ -116,6 +129,10 @@ def _grow(folder: Folder, new: list[Particulars], repository: Repository, writer
     for start in range(0, len(new), _PER_FILE):
         part = new[start : start + _PER_FILE]
         folder.put(file_name(part), _store(writer, encode(part)))
+
+
+def _grows(path: str) -> bool:
+    return PurePosixPath(path).parts[0] == PARTICULARS
 
 
 def _files(folder: Folder, path: str = "") -> Iterator[tuple[str, Folder, str]]:

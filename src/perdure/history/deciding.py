@@ -118,7 +118,7 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
         return compare("the transactions of the last snapshot are no longer where they were")
     if cut.blobs is not None and _lacks_blobs(earlier, cut.blobs):
         return compare("the last snapshot lacks the blobs")
-    if cut.companion is not None and not is_whole(cut.companion, earlier.history.folder):
+    if cut.companion is not None and not is_whole(earlier.history.folder):
         return compare("the last snapshot lacks what is kept beside the history")
     if verify and evidence.whole is not None:
         return compare("a source without history can be verified as a whole only")

@@ -71,12 +71,8 @@ class Blobs(Protocol):
 class Companion(Protocol):
     """What a source holds beside what its history tells; kept in a folder of the history."""
 
-    folder: str
-    growing: str
-    """The folder in it for what is told of each transaction."""
-
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Give the files that are kept whole: their paths in the folder, and what they hold."""
+        """Give the files that are kept whole: their paths, and what they hold."""
 
     def noted(self, after: int) -> list[Particulars]:
         """Give what the run noted of transactions above ``after``, tids rising."""

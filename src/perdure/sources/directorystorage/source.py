@@ -30,10 +30,8 @@ from perdure.formats.directorystorage_names import LAST_OID, PACKED, transaction
 from perdure.formats.directorystorage_particulars import (
     CONFIG,
     FACTS,
-    FOLDER,
     NO_POINTER,
     OLD_POINTER,
-    PARTICULARS,
     USUAL_POINTER,
     HomeFacts,
     Particulars,
@@ -221,8 +219,6 @@ class HomeReader:
 
 class HomeCompanion:
     """What a HOME holds beside what its history tells."""
-
-    folder, growing = FOLDER, PARTICULARS
 
     def __init__(self, contents: Contents, reader: HomeReader) -> None:
         self._contents, self._reader = contents, reader
