@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from perdure.errors import DamageFound, StoreError, UsageError
+from perdure.errors import DamageFound, UsageError
 from perdure.formats.directorystorage_particulars import (
     CONFIG,
     FACTS,
@@ -142,10 +142,14 @@ def _report(chosen: Chosen, home: Path, layout: str) -> HomeRestored:
 
 @contextmanager
 def _scratch(home: Path) -> Iterator[Path]:
-    """Give a folder for what is put together on the way, on the disk that the HOME goes to."""
+    """Give a folder for what is put together on the way, on the disk that the HOME goes to.
+
+    What an interrupted restore left in it goes first.
+    """
+    folder = home.with_name(f".{home.name}.perdure-scratch")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder = TemporaryDirectory(prefix=".perdure-", dir=home.parent)
-    except OSError as error:
-        raise StoreError(f"{home.parent} cannot be written to: {error.strerror}") from error
-    with folder as name:
-        yield Path(name)
+        folder.mkdir(0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

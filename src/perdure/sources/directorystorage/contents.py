@@ -31,7 +31,7 @@ from ZODB.BaseStorage import DataRecord, TransactionRecord
 
 from perdure.errors import SourceUnusable
 from perdure.formats.columns import Numbers
-from perdure.formats.directorystorage import RevisionFile, TransactionFile, damaged
+from perdure.formats.directorystorage import PointerFile, RevisionFile, TransactionFile, damaged
 from perdure.formats.directorystorage_names import (
     Kind,
     pointer_name,
@@ -97,6 +97,7 @@ class Contents:
         self.where = str(home.path)
         _refuse_others(home)
         self.view: View = LiveView(home)
+        self._settled = View(home)
         self.packed = self.view.packed()
         self.serial = self.view.serial()
         self.check_steady()
@@ -119,7 +120,7 @@ class Contents:
             return 0
         before = self.names.last_before(self.packed)
         for oid, tid in self.names.first_since(self.packed):
-            prev = self._read(oid, tid).prev
+            prev = self.revision(oid, tid).prev
             if prev and not self.names.has(oid, prev):
                 return max(before, tid)
         return before
@@ -146,9 +147,21 @@ class Contents:
 
     def record(self, oid: int, tid: int) -> HomeRecord:
         """Read a revision that there must be. Raises SourceDamaged, SourceUnusable."""
-        newest = self._scanned and self.names.is_newest(oid, tid)
-        pointer = self._pointer(oid, tid) if newest else PointerState.USUAL
-        return HomeRecord(self._read(oid, tid), pointer)
+        if not self._scanned:
+            pointer = self._pointer_since(oid, tid)
+        elif self.names.is_newest(oid, tid):
+            pointer = self._pointer(oid, tid)
+        else:
+            pointer = PointerState.USUAL
+        return HomeRecord(self.revision(oid, tid), pointer)
+
+    def revision(self, oid: int, tid: int) -> RevisionFile:
+        """Read the file of a revision that there must be. Raises SourceDamaged, SourceUnusable."""
+        found = self.view.revision(oid, tid)
+        if found is None:
+            self.check_steady()
+            raise damaged(self.view.where(revision_name(oid, tid)), "it is missing")
+        return found
 
     def check_steady(self) -> None:
         """Make sure that no pack has begun since this was made. Raises SourceUnusable."""
@@ -185,13 +198,6 @@ class Contents:
         oids = [oid for oid in said.oids if oid in have]
         return HomeTransaction(self, tid, said, [*oids, *sorted(have - named)], status)
 
-    def _read(self, oid: int, tid: int) -> RevisionFile:
-        found = self.view.revision(oid, tid)
-        if found is None:
-            self.check_steady()
-            raise damaged(self.view.where(revision_name(oid, tid)), "it is missing")
-        return found
-
     def _said(self, tid: int) -> TransactionFile:
         found = self.view.transaction(tid)
         if found is None:
@@ -199,9 +205,22 @@ class Contents:
             raise damaged(self.view.where(transaction_name(tid)), "it is missing")
         return found
 
+    def _pointer_since(self, oid: int, tid: int) -> PointerState:
+        """Look at the pointer to an object of which a revision was committed since the last pack."""
+        found = self.view.pointer(oid)
+        if found is None or found.tid < tid:
+            self.check_steady()
+            raise damaged(
+                self.view.where(pointer_name(oid)),
+                f"it should lead to {revision_name(oid, tid)}, or to a newer revision",
+            )
+        return PointerState.OLD if found == PointerFile(tid, old=True) else PointerState.USUAL
+
     def _pointer(self, oid: int, newest: int) -> PointerState:
         """Compare an object's pointer with its newest revision; 0: it has none up to the cut."""
-        found = self.view.pointer(oid)
+        found = self._settled.pointer(oid)  # most are there; looking into the journal takes longer
+        if found is None or found.tid != newest:
+            found = self.view.pointer(oid)
         if found is None:
             return PointerState.NONE
         if found.tid != newest and not self.serial < found.tid <= self.view.serial():

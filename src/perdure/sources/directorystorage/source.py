@@ -249,7 +249,7 @@ def magic_of(contents: Contents) -> bytes:
     """Give the magic of a FileStorage that holds the same: by the pickle of the root object."""
     pointer = contents.view.pointer(0)
     try:
-        data = contents.record(0, pointer.tid).file.data if pointer else b""
+        data = contents.revision(0, pointer.tid).data if pointer else b""
     except SourceDamaged:
         return _PYTHON_2  # what is damaged is told when it is read
     newer = data[:1] == b"\x80" and data[1:2] >= bytes([_FIRST_OF_PYTHON_3])

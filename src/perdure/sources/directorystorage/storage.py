@@ -123,7 +123,7 @@ class DirectoryStorage(BaseStorage):  # type: ignore[misc]
         pointer = self._view.pointer(oid)
         if pointer is None:
             return None
-        found: RevisionFile | None = self._contents.record(oid, pointer.tid).file
+        found: RevisionFile | None = self._contents.revision(oid, pointer.tid)
         while found is not None and found.tid > self._contents.serial:
             found = self._previous(found)
         return found
