@@ -208,8 +208,8 @@ def test_an_increment_reads_only_what_is_new(
     opened: list[Path] = []
     read = reading.read_file
 
-    def counted(path: Path, most: int) -> bytes | None:
-        opened.append(path)
+    def counted(path: Path | str, most: int) -> bytes | None:
+        opened.append(Path(path))
         return read(path, most)
 
     monkeypatch.setattr(reading, "read_file", counted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -131,12 +133,16 @@ def test_a_reader_touches_nothing(tmp_path: Path, old_zope: OldZope) -> None:  #
         living.settle()
         living.ask("enter", "elsewhere")
         living.ask("commit", 13)
+        last = living.ask("last")
+        living.process.send_signal(signal.SIGSTOP)  # else its own flushing is seen, too
+        os.waitpid(living.process.pid, os.WUNTRACED)
         before = states_of(home)
         storage = open_directorystorage(home)
-        assert storage.lastTransaction().hex() == living.ask("last")
+        assert storage.lastTransaction().hex() == last
         assert len(list(storage.iterator())) == len(list(Contents(Home(home)).transactions()))
         HomeSite().back_up(home)
         assert states_of(home) == before
+        living.process.send_signal(signal.SIGCONT)
         living.ask("leave", "elsewhere")
         living.close()
 

@@ -42,7 +42,7 @@ from perdure.formats.filestorage import (
     TRANSACTION_HEADER,
 )
 from perdure.model import Observer
-from perdure.sources.durable import give, make_directory, owner_for, sync_directory
+from perdure.sources.durable import give, make_directory, owner_for, sync_directory, write_all
 
 FOLDERS = ("A", "B", "journal", "misc", "config")
 _FILE_MODE, _FOLDER_MODE = 0o640, 0o750
@@ -74,7 +74,7 @@ class NewHome:
         self.path, self._layout = path, layout
         self._part = path.with_name(f".{path.name}{_PART}")
         self._owner = owner_for(path)
-        self._made: set[Path] = set()
+        self._made: set[str] = set()
 
     def begin(self) -> None:
         """Make the folders, beside the target; what an interrupted restore left there goes.
@@ -99,7 +99,7 @@ class NewHome:
             parts = PurePosixPath(path).parts
             if path.startswith("/") or ".." in parts or "\0" in path or not parts:
                 raise DamageFound(f"{path!r} is no name of a file in config")
-            self._write(self._part / "config" / path, data)
+            self._write(f"{self._part}/config/{path}", data)
 
     def fill(
         self,
@@ -160,24 +160,28 @@ class NewHome:
             newest[oid] = (each.tid, pointer)
 
     def _data(self, name: str, raw: bytes) -> None:
-        self._write(self._part / "A" / path_of(name, self._layout), raw)
+        self._write(f"{self._part}/A/{path_of(name, self._layout)}", raw)
 
-    def _write(self, path: Path, raw: bytes) -> None:
-        self._folder(path.parent)
+    def _write(self, path: str, raw: bytes) -> None:
+        folder = path.rpartition("/")[0]
+        if folder not in self._made:
+            self._folder(Path(folder))
         descriptor = os.open(path, _NEW, _FILE_MODE)
-        with open(descriptor, "wb") as file:
-            file.write(raw)
+        try:
+            write_all(descriptor, raw, 0)
             if self._owner:
                 os.fchown(descriptor, *self._owner)
+        finally:
+            os.close(descriptor)
 
     def _folder(self, path: Path) -> None:
-        if path in self._made:
+        if str(path) in self._made:
             return
         if path != self._part:
             self._folder(path.parent)
         path.mkdir(_FOLDER_MODE, exist_ok=True)
         give(path, self._owner)
-        self._made.add(path)
+        self._made.add(str(path))
 
 
 @contextmanager
