@@ -182,6 +182,20 @@ def test_what_cannot_be_told_makes_no_snapshot(
     site.check()
 
 
+def test_a_transaction_whose_file_is_missing_is_told(tmp_path: Path) -> None:
+    home = unpack("chunky-clean", tmp_path)
+    sorted((home / "A" / "t040").iterdir())[7].unlink()
+    (home / "journal" / ".keep").touch()
+    site = HomeSite()
+    assert site.back_up(home).records_new == 88
+    assert "holds .keep" in site.warnings[0]
+    assert "the files of 1 transactions are missing" in site.warnings[1]
+    site.restore(tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(home)
+    assert site.back_up(home).method == "nothing"
+    assert len(site.warnings) == 3
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     home = unpack("chunky-clean", tmp_path)
     site = HomeSite()

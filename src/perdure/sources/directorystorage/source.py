@@ -79,12 +79,14 @@ class DirectoryStorageSource:
         self.name = name or self.place
         self.database = database
         self._window = window
+        self._cut: DirectoryStorageCut | None = None
 
     @contextmanager
     def cut(self) -> Iterator[DirectoryStorageCut]:
         """Look which transaction is the last one. Raises SourceUnusable."""
         contents = Contents(Home(self.path))
         with closing(DirectoryStorageCut(contents, self._window)) as cut:
+            self._cut = cut
             yield cut
 
     def concerns(self) -> Iterator[str]:
@@ -94,6 +96,12 @@ class DirectoryStorageSource:
             yield (
                 f"{self.place}/journal holds {', '.join(sorted(strange)[:3])}: the storage will not start"
                 " as long as it is there"
+            )
+        lost = self._cut.lost if self._cut else []
+        if lost:
+            yield (
+                f"{self.place}: the files of {len(lost)} transactions are missing, {lost[0]} the first of"
+                " them; their revisions are in the snapshot, who made them and why is not known"
             )
 
 
@@ -110,11 +118,17 @@ class DirectoryStorageCut(StorageCut):
             links_packed=True,
         )
         self.companion = HomeCompanion(contents, self._home_reader)
+        self._packed = contents.packed
 
     @property
     def without_file(self) -> list[Tid]:
         """The transactions that were read and have revisions, but no file of their own."""
         return [Tid(each.tid) for each in self._home_reader.noted(0) if each.missing]
+
+    @property
+    def lost(self) -> list[Tid]:
+        """Those of them that no pack has dropped."""
+        return [tid for tid in self.without_file if tid.value >= self._packed]
 
     def evidence(self, earlier: Position | None) -> Evidence:
         """Look whether this is the storage that an earlier run read, and was not packed since."""

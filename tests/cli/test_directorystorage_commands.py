@@ -1,0 +1,84 @@
+"""A DirectoryStorage on the command line: backup, restore, convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Program, bare_environment, program, repository  # noqa: F401 - fixtures
+from directorystorage_homes import unpack
+from directorystorage_site import below, files_of
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return unpack("chunky-clean", tmp_path)
+
+
+@pytest.mark.usefixtures("repository")
+def test_backup_and_restore(program: Program, home: Path, tmp_path: Path) -> None:  # noqa: F811
+    made = program("backup", "--directorystorage", str(home), "--json").summary
+    [source] = made["sources"]
+    assert (source["kind"], source["path"]) == ("directorystorage", str(home))
+    again = program("backup", "--directorystorage", str(home), "--skip-if-unchanged")
+    assert "nothing" in again.out
+    place = tmp_path / "again"
+    planned = program(
+        "restore", "--into-directorystorage", str(place), "--dry-run", "--json"
+    ).summary
+    assert planned["dry_run"]
+    assert planned["format"] == "chunky"
+    assert not place.exists()
+    done = program("restore", "--into-directorystorage", str(place), "--json").summary
+    assert (done["transactions"], done["revisions"]) == (51, 88)
+    assert below(place / "A") == below(home / "A")
+    program("restore", "--into-directorystorage", str(tmp_path / "b"), "--format", "bushy")
+    assert files_of(tmp_path / "b") == files_of(home)
+    refused = program("restore", "--into-directorystorage", str(place), code=2)
+    assert "is there already" in refused.err
+    early = tmp_path / "early"
+    program(
+        *("restore", "--into-directorystorage", str(early)),
+        *("--at", source["cut"][:8] + "af240355"),
+    )
+    assert len([each for each in files_of(early) if each.startswith("t")]) == 3
+    program("restore", "--to", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "Data.fs").read_bytes()[:4] == b"FS21"
+    assert "/ alice" in program("log").out
+    program("check", "--read-data")
+
+
+@pytest.mark.usefixtures("repository")
+def test_options_that_do_not_go_together(program: Program, tmp_path: Path) -> None:  # noqa: F811
+    program("restore", "--to", "x", "--format", "flat", code=2)
+    program("restore", "--to", "x", "--into-directorystorage", "y", code=2)
+    (tmp_path / "Data.fs").write_bytes(b"FS30")
+    program("backup", "--filestorage", "Data.fs")
+    refused = program("restore", "--into-directorystorage", "y", code=2)
+    assert "no DirectoryStorage" in refused.err
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_declared_source(program: Program, home: Path, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "perdure.toml").write_text('[[source]]\nname = "old"\ndirectorystorage = "home"\n')
+    made = program("backup", "--json").summary
+    assert made["sources"][0]["name"] == "old"
+    assert made["sources"][0]["path"] == str(home)
+    (tmp_path / "perdure.toml").write_text('[[source]]\ndirectorystorage = "nowhere"\n')
+    program("backup", code=14)
+
+
+def test_convert(program: Program, home: Path, tmp_path: Path) -> None:  # noqa: F811
+    done = program("directorystorage", "convert", str(home), "Data.fs")
+    assert "51 transactions, 88 records" in done.out
+    assert "zodbupdate --convert-py3" in done.out
+    refused = program("directorystorage", "convert", str(home), "Data.fs", code=2)
+    assert "exists" in refused.err
+    lost = sorted((home / "A" / "t040").iterdir())[10]
+    lost.unlink()
+    done = program("directorystorage", "convert", str(home), "Data.fs", "--force", "--json")
+    assert len(done.summary["without_file"]) == 1
+    assert done.summary["python_2"]
+    assert "only revisions are left" in done.out
+    program("directorystorage", "convert", str(tmp_path), "other.fs", code=14)
+    assert not (tmp_path / "other.fs").exists()
