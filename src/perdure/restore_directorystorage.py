@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from perdure.sources.directorystorage.writer import Counters, new_home
 
 KIND = "directorystorage"
 _SETTINGS = "settings"
+_BLOBS = ".blobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class HomeRestored:
     reason: str
     transactions: int = 0
     revisions: int = 0
+    blobs: Path | None = None
+    """The blob directory, beside the HOME, of one that was wrapped into a storage with blobs."""
 
 
 def survey_home(
@@ -71,6 +75,9 @@ def restore_home(
     layout = layout or facts.format
     if layout != facts.format:
         config[_SETTINGS] = with_layout(config[_SETTINGS], layout)
+    blobs = home.absolute().with_name(f"{home.name}{_BLOBS}")
+    if chosen.found.blobs is not None and blobs.exists():
+        raise UsageError(f"{blobs} is there already", hint="the blobs of the HOME go there")
     with new_home(home.absolute(), layout) as new, _scratch(home.absolute()) as scratch:
         found = chosen.found
         exactly = replace(wanted, snapshot=found.id, at=chosen.until, source=found.record.name)
@@ -80,6 +87,8 @@ def restore_home(
         counters = _counters(facts, restored.cut, chosen)
         known = _particulars(repository, chosen)
         made = new.fill(restored.files[0], known, counters, observer)
+        if restored.blobs is not None:
+            os.rename(restored.files[-1], blobs)
         new.commit()
     return replace(
         _report(chosen, home, layout),
@@ -87,6 +96,7 @@ def restore_home(
         size=restored.size,
         transactions=made.transactions,
         revisions=made.revisions,
+        blobs=blobs if restored.blobs is not None else None,
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from blob_storage import BlobStorage
 from command_line import Program, bare_environment, program, repository  # noqa: F401 - fixtures
 from directorystorage_homes import unpack
 from directorystorage_site import below, files_of
+
+from perdure.model import SilentObserver
+from perdure.sources.directorystorage.writer import Counters, new_home
 
 
 @pytest.fixture
@@ -66,6 +71,49 @@ def test_a_declared_source(program: Program, home: Path, tmp_path: Path) -> None
     assert made["sources"][0]["path"] == str(home)
     (tmp_path / "perdure.toml").write_text('[[source]]\ndirectorystorage = "nowhere"\n')
     program("backup", code=14)
+
+
+ZOPE_CONF = """
+%import DirectoryStorage
+<zodb_db main>
+  mount-point /
+  <blobstorage>
+    blob-dir blobs
+    <directorystorage>
+      path wrapped
+    </directorystorage>
+  </blobstorage>
+</zodb_db>
+"""
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_site_with_blobs(program: Program, home: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A zope.conf names a DirectoryStorage that is wrapped into a storage with blobs."""
+    made = BlobStorage(tmp_path / "site")
+    made.commit("one", "two")
+    made.commit("two")
+    made.close()
+    wrapped = tmp_path / "wrapped"
+    with new_home(wrapped, "chunky") as new:
+        new.configure({"settings": (home / "config" / "settings").read_bytes()})
+        new.fill(made.path, iter(()), Counters(99, 0), SilentObserver())
+        new.commit()
+    shutil.move(made.blobs, tmp_path / "blobs")
+    (tmp_path / "zope.conf").write_text(ZOPE_CONF)
+    found = program("sources", "--zope-conf", "zope.conf").out
+    assert "directorystorage" in found
+    [source] = program("backup", "--zope-conf", "zope.conf", "--json").summary["sources"]
+    assert (source["kind"], source["database"]) == ("directorystorage", "main")
+    assert source["blobs"]["count"] == 3
+    place = tmp_path / "again"
+    done = program("restore", "--into-directorystorage", str(place), "--json").summary
+    assert below(place / "A") == below(wrapped / "A")
+    files = below(tmp_path / "blobs")
+    assert {name for name in files if name.endswith(".blob")} <= below(Path(done["blobs"])).keys()
+    refused = program("restore", "--into-directorystorage", str(tmp_path / "again"), code=2)
+    assert "is there already" in refused.err
+    program("check", "--read-data")
 
 
 def test_convert(program: Program, home: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -45,6 +45,7 @@ def restore_to_home(
         "cut_time": messages.iso(made.cut.time) if made.cut.value else None,
         "transactions": made.transactions,
         "revisions": made.revisions,
+        "blobs": str(made.blobs) if made.blobs else None,
         "seconds": round(seconds, 3),
     }
     session.output.event("summary", values)
@@ -59,9 +60,10 @@ def _spoken(made: HomeRestored, dry_run: bool, seconds: float) -> str:
     )
     if dry_run:
         return text
+    blobs = f", blobs in {messages.printable(str(made.blobs))}" if made.blobs else ""
     return (
         f"{text}: {messages.count(made.transactions, 'transaction')},"
-        f" {messages.count(made.revisions, 'revision')}, {messages.seconds(seconds)}"
+        f" {messages.count(made.revisions, 'revision')}{blobs}, {messages.seconds(seconds)}"
     )
 
 

@@ -98,6 +98,9 @@ class Gathering:
         return _only([self._found(storage) for storage in site.storages], wanted)
 
     def _found(self, storage: FoundStorage, name: str | None = None) -> Source:
+        if storage.path is not None and storage.kind == "directorystorage":
+            blobs = None if self._without_blobs else storage.blobs
+            return _directorystorage(storage.path, name, blobs, storage.name)
         if storage.path is not None:
             return self._filestorage(storage.path, name, storage.blobs, storage.name)
         assert storage.zconfig is not None
@@ -148,11 +151,17 @@ class Gathering:
         return StorageSource.from_file(path, name, without_blobs=self._without_blobs)
 
 
-def _directorystorage(path: Path, name: str | None) -> Source:
+def _directorystorage(
+    path: Path, name: str | None, blobs: Path | None = None, database: str = ""
+) -> Source:
     from perdure.sources.directorystorage.source import DirectoryStorageSource
 
-    place = Path(text("path", os.path.abspath(path)))
-    return DirectoryStorageSource(place, text("name", name) if name else None)
+    return DirectoryStorageSource(
+        Path(text("path", os.path.abspath(path))),
+        text("name", name) if name else None,
+        blobs=Path(text("path", os.path.abspath(blobs))) if blobs else None,
+        database=database,
+    )
 
 
 def _only(sources: list[Source], wanted: str | None) -> list[Source]:

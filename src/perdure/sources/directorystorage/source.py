@@ -41,6 +41,7 @@ from perdure.formats.directorystorage_particulars import (
 from perdure.formats.filestorage import MAGICS
 from perdure.formats.manifest import Mark, Position
 from perdure.model import Tid
+from perdure.sources.blobs import BlobDirectory
 from perdure.sources.directorystorage.contents import (
     Contents,
     HomeRecord,
@@ -49,7 +50,7 @@ from perdure.sources.directorystorage.contents import (
 )
 from perdure.sources.directorystorage.home import Home, files_below, read_file
 from perdure.sources.filestorage import WINDOW
-from perdure.sources.protocol import Evidence
+from perdure.sources.protocol import Blobs, Evidence
 from perdure.sources.storage import StorageCut
 
 _PYTHON_2, _PYTHON_3 = MAGICS
@@ -66,26 +67,34 @@ _POINTERS = {
 class DirectoryStorageSource:
     """A DirectoryStorage, by its HOME; named by that path unless a name is given.
 
-    ``window``: bytes of the history's file that are looked at together. ``database``: what the site calls it.
+    ``window``: bytes of the history's file that are looked at together. ``blobs``: the blob directory of a
+    storage that is wrapped into one with blobs. ``database``: what the site calls it.
     """
 
     kind = "directorystorage"
 
     def __init__(
-        self, path: Path, name: str | None = None, window: int = WINDOW, *, database: str = ""
+        self,
+        path: Path,
+        name: str | None = None,
+        window: int = WINDOW,
+        *,
+        blobs: Path | None = None,
+        database: str = "",
     ) -> None:
         self.path = path.absolute()
         self.place = str(self.path)
         self.name = name or self.place
         self.database = database
-        self._window = window
+        self._window, self._blobs = window, blobs
         self._cut: DirectoryStorageCut | None = None
 
     @contextmanager
     def cut(self) -> Iterator[DirectoryStorageCut]:
         """Look which transaction is the last one. Raises SourceUnusable."""
         contents = Contents(Home(self.path))
-        with closing(DirectoryStorageCut(contents, self._window)) as cut:
+        blobs = BlobDirectory(self._blobs) if self._blobs else None
+        with closing(DirectoryStorageCut(contents, self._window, blobs)) as cut:
             self._cut = cut
             yield cut
 
@@ -108,12 +117,15 @@ class DirectoryStorageSource:
 class DirectoryStorageCut(StorageCut):
     """A DirectoryStorage up to a transaction, as the bytes of a FileStorage."""
 
-    def __init__(self, contents: Contents, window: int = WINDOW) -> None:
+    def __init__(
+        self, contents: Contents, window: int = WINDOW, blobs: Blobs | None = None
+    ) -> None:
         self._home_reader = HomeReader(contents)
         super().__init__(
             self._home_reader,
             contents.where,
             window,
+            blobs,
             magic=magic_of(contents),
             links_packed=True,
         )
