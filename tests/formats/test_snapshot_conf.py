@@ -10,7 +10,7 @@ CASES: list[tuple[str, tuple[Method, ...]]] = [
     ("", (Direct(),)),
     ("direct\n", (Direct(),)),
     ("nodirect", ()),
-    ("http http://localhost:8080/DSToolkit access\n", (Http("http://localhost:8080/DSToolkit", "access"), Direct())),
+    ("http http://localhost:80/DS access\n", (Http("http://localhost:80/DS", "access"), Direct())),
     ("zeo localhost:8100\nnodirect\n", (Zeo("localhost:8100"),)),
     ("zeo /var/zeo.sock main\nlive\n", (Zeo("/var/zeo.sock", "main"), Live(), Direct())),
     ("  # a comment\n\n#another\ndirect\nnodirect", (Direct(),)),

@@ -100,7 +100,8 @@ def test_an_increment_has_what_the_real_one_has_in_its_order(
     archives: Path, tmp_path: Path, name: str, live: bool
 ) -> None:
     real = ArchiveName.parse(f"{name}.tgz")
-    assert real is not None and real.reference is not None
+    assert real
+    assert real.reference
     home = home_at(archives, tmp_path / "home", real.number)
     row = next(row for row in read_index(archives) if row.number == real.reference)
     contents = (LivingContents if live else StillContents)(home)

@@ -370,7 +370,8 @@ class TestHeldOutside:
         (home.path / "misc" / "snapshot").write_text("user/outer-1")
         with sublock(home):
             still = held_outside(home, self.environment(home), lambda: NOW)
-        assert still and still.timestamp == NOW - 60
+        assert still
+        assert still.timestamp == NOW - 60
         assert held_outside(home, {}, lambda: NOW) is None
 
     @pytest.mark.parametrize(

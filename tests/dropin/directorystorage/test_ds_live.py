@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,8 @@ def test_backups_while_it_commits_and_packs(
                 command = [*HERE, "backup", "--storage", str(home), "-t", "60", "-s", "0.1", *live]
                 backup = subprocess.Popen([*command, "full"], stderr=subprocess.PIPE, text=True)
                 if turn == 1:
-                    try:
+                    with suppress(LivingError):  # the snapshot may keep it from packing
                         living.ask("pack")
-                    except LivingError as error:
-                        assert "snapshot" in str(error)
                 said = backup.communicate(timeout=PATIENCE)[1]
                 if backup.returncode:
                     assert "pack" in said, said
@@ -297,7 +296,7 @@ def test_our_backup_inside_a_snapshot_tool_and_the_real_one_inside_ours(
     words = " ".join(f"'{word}'" for word in ours)
     script.write_text(f"PYTHONPATH='{os.environ.get('PYTHONPATH', '')}' exec {words} \"$@\"\n")
     old_zope.tool("snapshot", "--storage", home, "sh", script, "full")
-    run = f"import sys; sys.argv[0] = 'backup'; from DirectoryStorage.backup import main; main()"
+    run = "import sys; sys.argv[0] = 'backup'; from DirectoryStorage.backup import main; main()"
     real = [str(old_zope.python), "-c", run, "--storage", str(home)]
     for words_of in (real, ours):
         with Living(old_zope, home) as living:

@@ -74,7 +74,8 @@ def changed_object(home: Path) -> RevisionFile:
     pointer = view.pointer(1)
     assert pointer
     revision = view.revision(1, pointer.tid)
-    assert revision and revision.prev
+    assert revision
+    assert revision.prev
     return revision
 
 
