@@ -41,7 +41,8 @@ class Living:
     def commit(self, count="1"):
         for _ in range(int(count)):
             with self.lock:
-                self._commit()
+                while not self._commit():
+                    pass
         return self.last()
 
     def _commit(self):
@@ -65,8 +66,10 @@ class Living:
             transaction.get().setUser("admin")
             transaction.commit()
             self.committed += 1
-        except POSError:  # read conflicts with an undo of the other thread
+            return True
+        except POSError:  # a conflict with an undo
             transaction.abort()
+            return False
         finally:
             connection.close()
 
@@ -76,10 +79,10 @@ class Living:
             entry = self.storage.undoLog(0, 1)[0]
             change = transaction.Transaction()
             self.storage.tpc_begin(change)
-            self.storage.transactionalUndo(entry["id"], change)
+            oids = self.storage.transactionalUndo(entry["id"], change)
             self.storage.tpc_vote(change)
             self.storage.tpc_finish(change)
-            self.db._resetCache() if hasattr(self.db, "_resetCache") else None
+            self.db.invalidate(self.storage.lastTransaction(), dict.fromkeys(oids, 1))
         return self.last()
 
     def pack(self):

@@ -30,6 +30,7 @@ NO_ANSWER = 1
 
 _PROTOCOL = re.compile(rb"Z3\d{2,3}")
 _MARK = object()
+_MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,19 @@ def _encode(value: str | int) -> bytes:
 
 
 def _texts(value: Any) -> list[str]:
-    """List the texts inside a value."""
-    if isinstance(value, Opaque):
-        return _texts(value.arguments)
-    if isinstance(value, tuple):
-        return [text for each in value for text in _texts(each)]
-    return [value] if isinstance(value, str) else []
+    """List the texts inside a value; the first ones, where it has very many parts."""
+    texts, to_do = [], [value]
+    for _ in range(_MOST_PARTS):
+        if not to_do:
+            break
+        part = to_do.pop()
+        if isinstance(part, Opaque):
+            to_do.append(part.arguments)
+        elif isinstance(part, tuple):
+            to_do += part
+        elif isinstance(part, str):
+            texts.append(part)
+    return texts
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}

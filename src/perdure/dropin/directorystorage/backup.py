@@ -113,6 +113,8 @@ def backup(
             hint=f"make it: mkdir {folder}; it may be a link to another disk",
         )
     with _alone(folder):
+        if not live:  # nobody else works here, the older tool neither
+            _remove_halves(folder)
         rows = read_index(folder)
         contents = LivingContents(home) if live else StillContents(home)
         planned = plan_archives(
@@ -196,6 +198,12 @@ def _commit(folder: Path, names: Sequence[ArchiveName], rows: Sequence[Row], row
         os.rename(folder / f"{TEMPORARY}{name}", folder / str(name))
     sync_directory(folder)
     _append(folder, row, is_new=not rows)
+
+
+def _remove_halves(folder: Path) -> None:
+    for name in list_names(folder):
+        if name.startswith(TEMPORARY) and ArchiveName.parse(name.removeprefix(TEMPORARY)):
+            (folder / name).unlink()
 
 
 def _append(folder: Path, row: Row, *, is_new: bool) -> None:

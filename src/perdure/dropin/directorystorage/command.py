@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -243,17 +244,36 @@ def _held(
 
 def _run(command: Sequence[str], still: Still) -> int:
     """Run a command; gives its exit code. It ends before the storage is let go."""
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(command, env=os.environ | still.environment)
+        with _signals_wait():
+            process = subprocess.Popen(command, env=os.environ | still.environment)
+        code = process.wait()
     except OSError as error:
         raise ToolFailed(f"{command[0]} cannot be run: {error.strerror}") from error
-    try:
-        code = process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        if process:
+            process.terminate()
+            process.wait()
         raise
     return code if code >= 0 else _SIGNALLED - code
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals wait while a process is started: one that nobody knows of would go on by itself."""
+    caught: list[int] = []
+    usual = {
+        number: signal.signal(number, lambda number, _: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for caught_one in caught:
+        signal.raise_signal(caught_one)
 
 
 def _show_backup(output: Output, report: Report, *, dry_run: bool) -> None:

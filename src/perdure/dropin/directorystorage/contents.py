@@ -197,7 +197,9 @@ class LivingContents(StillContents):
         if name.kind is Kind.POINTER:
             tid = self._current(name.oid)
             if tid:
-                yield self._made(name, PointerFile(tid).encode())
+                pointer = self._made(name, PointerFile(tid).encode())
+                self._find(partial(self._check, name, pointer))
+                yield pointer
             return
         raw = self.view.fixed(name.text, name.tid)
         if raw is None:

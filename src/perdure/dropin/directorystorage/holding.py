@@ -97,8 +97,8 @@ def hold(
             observer.warning(f"{error}; trying again in {patience.interval:g} seconds")
             continue
         break
-    observer.progress(f"in snapshot mode ({method.title})", 1, 1)
     try:
+        observer.progress(f"in snapshot mode ({method.title})", 1, 1)
         with _lock(home, deadline, patience, observer):
             _check_ours(home, method, code)
             yield Still(home, timestamp)
@@ -177,6 +177,9 @@ def _enter(home: Home, methods: Sequence[Method], code: str) -> Method:
             reasons.append(str(refused))
             if is_ours(home, USER + code):  # it did enter, but the answer was lost
                 return method
+        except BaseException:
+            _leave(home, method, code)
+            raise
         else:
             return method
     sight = look(home)

@@ -39,7 +39,7 @@ from perdure.formats.directorystorage_settings import (
 from perdure.formats.directorystorage_settings import parse_settings, with_layout
 from perdure.model import Observer, Tid
 from perdure.sources.directorystorage.home import SETTINGS, Home, View, read_file
-from perdure.sources.durable import Owner, sync_directory, write_new
+from perdure.sources.durable import Owner, give, sync_directory, write_new
 
 _FOLDER_MODE = 0o755
 
@@ -188,13 +188,11 @@ class _Builder:
 
     def settle(self, half: Path) -> None:
         """Give everything its owner, and bring it to the disk."""
-        for folder, _, files in os.walk(half, topdown=False):
-            for name in files:
-                _sync_file(Path(folder) / name, self._owner)
-            if self._owner:
-                os.chown(folder, *self._owner)
-            sync_directory(Path(folder))
         half.chmod(_FOLDER_MODE)
+        for folder, _, files in os.walk(half):
+            for path in (Path(folder), *(Path(folder) / name for name in files)):
+                give(path, self._owner)
+        os.sync()  # of millions of small files, one by one takes hours
 
     def _take(self, archive: Path, found: Found) -> bool:
         """Write a member; gives whether it was x.serial. Raises SourceDamaged."""
@@ -300,16 +298,6 @@ def _write_index(folder: Path, home: Home, chain: Chain) -> None:
         text = INDEX_HEADER + "".join(f"{row}\n" for row in rows)
         descriptor = write_new(home.path / "backups" / INDEX, [text.encode()])
         os.fchmod(descriptor, 0o644)
-        os.close(descriptor)
-
-
-def _sync_file(path: Path, owner: Owner | None) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if owner:
-            os.fchown(descriptor, *owner)
-        os.fsync(descriptor)
-    finally:
         os.close(descriptor)
 
 
