@@ -49,6 +49,12 @@ def test_backup_and_restore(program: Program, home: Path, tmp_path: Path) -> Non
     assert len([each for each in files_of(early) if each.startswith("t")]) == 3
     program("restore", "--to", str(tmp_path / "out"))
     assert (tmp_path / "out" / "Data.fs").read_bytes()[:4] == b"FS21"
+    (tmp_path / "into.conf").write_text("<filestorage>\npath into.fs\n</filestorage>\n")
+    refused = program("restore", "--into", "into.conf", code=2)
+    assert "Python 2's pickles" in refused.err
+    assert not (tmp_path / "into.fs").exists()
+    refused = program("restore", "--in-place", "--yes", code=2)
+    assert "--into-directorystorage" in refused.err
     assert "/ alice" in program("log").out
     program("check", "--read-data")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from directorystorage_homes import READABLE, seen, states_of, unpack
+from ZODB.FileStorage import FileStorage
 from ZODB.interfaces import IStorage, IStorageIteration
 from ZODB.POSException import POSKeyError, ReadOnlyError
 from ZODB.utils import p64, u64
@@ -187,3 +188,14 @@ def test_pointers_are_compared_with_revisions(tmp_path: Path) -> None:
     with pytest.raises(SourceDamaged):
         for transaction in open_directorystorage(home).iterator():
             list(transaction)
+
+
+def test_any_storage_can_copy_from_it(tmp_path: Path) -> None:
+    source = open_directorystorage(unpack("chunky-clean", tmp_path))
+    copy = FileStorage(str(tmp_path / "copy.fs"))
+    copy.copyTransactionsFrom(source)
+    copied = [(each.tid, each.user, [(r.oid, r.data) for r in each]) for each in copy.iterator()]
+    copy.close()
+    assert copied == [
+        (each.tid, each.user, [(r.oid, r.data) for r in each]) for each in source.iterator()
+    ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.formats import fsindex
-from perdure.formats.filestorage import MAGICS
+from perdure.formats.filestorage import PYTHON_2
 from perdure.formats.revisions import Revisions
 from perdure.model import NO_TID, Observer, Tid
 from perdure.pool import Pool
@@ -69,7 +69,7 @@ def convert(home: Path, target: Path, *, force: bool, observer: Observer) -> Con
         cut.check_steady()
         new.finish(fsindex.encode(revisions, size))
         new.commit()
-        python_2 = cut.magic == MAGICS[0]
+        python_2 = cut.magic == PYTHON_2
         if python_2:  # which cannot read the index, and says so; without one it makes its own
             target.with_name(f"{target.name}.index").unlink(missing_ok=True)
         return ConvertReport(

@@ -38,7 +38,7 @@ from perdure.formats.directorystorage_particulars import (
     Revision,
     particulars_of,
 )
-from perdure.formats.filestorage import MAGICS
+from perdure.formats.filestorage import PYTHON_2, PYTHON_3
 from perdure.formats.manifest import Mark, Position
 from perdure.model import Tid
 from perdure.sources.blobs import BlobDirectory
@@ -53,7 +53,6 @@ from perdure.sources.filestorage import WINDOW
 from perdure.sources.protocol import Blobs, Evidence
 from perdure.sources.storage import StorageCut
 
-_PYTHON_2, _PYTHON_3 = MAGICS
 _MOST_CONFIG = 1 << 20
 _FIRST_OF_PYTHON_3 = 3
 """The pickle protocol that ZODB writes on Python 3; on Python 2, DirectoryStorage's ZODB writes 1."""
@@ -277,6 +276,6 @@ def magic_of(contents: Contents) -> bytes:
     try:
         data = contents.revision(0, pointer.tid).data if pointer else b""
     except SourceDamaged:
-        return _PYTHON_2  # what is damaged is told when it is read
+        return PYTHON_2  # what is damaged is told when it is read
     newer = data[:1] == b"\x80" and data[1:2] >= bytes([_FIRST_OF_PYTHON_3])
-    return _PYTHON_3 if newer else _PYTHON_2
+    return PYTHON_3 if newer else PYTHON_2
