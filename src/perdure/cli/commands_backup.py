@@ -42,6 +42,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="A ZConfig file with the section of any ZODB storage: RelStorage, a ZEO client.",
 )
 @click.option(
+    "--directorystorage",
+    "homes",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The HOME of a DirectoryStorage; may be given several times.",
+)
+@click.option(
     "--zope-conf", "zope_confs", multiple=True, type=_FILE, help="The databases of this zope.conf."
 )
 @click.option(
@@ -86,6 +93,7 @@ def backup(
     session: Session,
     paths: tuple[Path, ...],
     storages: tuple[Path, ...],
+    homes: tuple[Path, ...],
     zope_confs: tuple[Path, ...],
     zeo_confs: tuple[Path, ...],
     buildout: Path | None,
@@ -110,7 +118,8 @@ def backup(
     ones are forgotten after a backup that is complete.
     """
     named = Named(
-        paths, storages, zope_confs, zeo_confs, buildout, blobs, name, trees, exclusion, databases
+        *(paths, storages, zope_confs, zeo_confs, buildout, blobs, name),
+        *(trees, exclusion, databases, homes),
     )
     with around(session, now, dry_run=dry_run) as run:
         gathering = Gathering(session, without_blobs=no_blobs)

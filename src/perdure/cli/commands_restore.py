@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
+from perdure.cli.directorystorage import restore_to_home
 from perdure.cli.options import moment, output_options, reading_options, tags
 from perdure.cli.output import Output
 from perdure.cli.postgresql import Server, server_options
 from perdure.cli.session import Session, now, with_session
 from perdure.errors import UsageError
+from perdure.formats.directorystorage_names import FORMATS
 from perdure.model import Tid
 
 if TYPE_CHECKING:
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Copy into the storage of this ZConfig file: RelStorage, a ZEO server, any other.",
 )
+@click.option(
+    "--into-directorystorage",
+    "home",
+    type=click.Path(path_type=Path),
+    help="Make a new HOME of a DirectoryStorage, in the format that it had.",
+)
+@click.option("--format", "layout", type=click.Choice(FORMATS), help="... in this format.")
 @server_options
 @click.option("--yes", is_flag=True, help="Replace what is in place without being asked.")
 @moment("--at", help="Restore the state at this time (UTC unless it has an offset) or transaction.")
@@ -52,6 +61,8 @@ def restore(
     in_place: bool,
     into: Path | None,
     server: Server,
+    home: Path | None,
+    layout: str | None,
     yes: bool,
     at: Tid | datetime | None,
     source: str | None,
@@ -72,18 +83,25 @@ def restore(
     from perdure.restore_plan import Wanted, plan_restore
     from perdure.restore_trees import plan_trees
 
-    if sum((in_place, *(place is not None for place in (target, into, server.address)))) != 1:
+    places = (target, into, home, server.address)
+    if in_place + sum(place is not None for place in places) != 1:
         raise UsageError(
             "a restore needs a place, and one only",
             hint="--to FOLDER restores into a folder, --in-place to where the site is, --into FILE into"
-            " another storage, --into-postgresql NAME into a new database",
+            " another storage; --into-directorystorage and --into-postgresql make new ones",
         )
+    if layout and not home:
+        raise UsageError("--format belongs to --into-directorystorage")
     wanted = Wanted(snapshot, at, source, host, tags)
+    if home:
+        restore_to_home(session, wanted, home, layout, dry_run=dry_run)
+        return
     if into:
         _copy(session, wanted, into, dry_run)
         return
     if server.address is not None:
-        _show(session.output, [server.restore(session, wanted, dry_run=dry_run)], dry_run, 0)
+        restored = [server.restore(session, wanted, dry_run=dry_run)]
+        show_restored(session.output, restored, dry_run, 0)
         return
     if target and not dry_run:
         force = force or _may_fill(session.output, target)

@@ -37,6 +37,8 @@ class Named:
     trees: tuple[Path, ...] = ()
     exclusion: Exclusion = field(default_factory=Exclusion)
     databases: Databases = field(default_factory=Databases)
+    homes: tuple[Path, ...] = ()
+    """Of DirectoryStorages."""
 
     @property
     def site(self) -> bool:
@@ -47,7 +49,7 @@ class Named:
     def single(self) -> int:
         """How many storages, trees and databases are named, each by itself."""
         databases = self.databases
-        others = (databases.named, databases.servers, databases.globals_of, self.trees)
+        others = (databases.named, databases.servers, databases.globals_of, self.trees, self.homes)
         return len(self.filestorages) + len(self.storages) + sum(map(len, others))
 
 
@@ -121,6 +123,8 @@ class Gathering:
             )
         for path in named.storages:
             yield self._storage_file(path, named.name)
+        for path in named.homes:
+            yield _directorystorage(path, named.name)
         for path in named.filestorages:
             yield self._filestorage(path, named.name, named.blobs)
 
@@ -132,6 +136,9 @@ class Gathering:
         return _only([self._found(storage) for storage in site.storages], wanted)
 
     def _found(self, storage: FoundStorage, name: str | None = None) -> Source:
+        if storage.path is not None and storage.kind == "directorystorage":
+            blobs = None if self._without_blobs else storage.blobs
+            return _directorystorage(storage.path, name, blobs, storage.name)
         if storage.path is not None:
             return self._filestorage(storage.path, name, storage.blobs, storage.name)
         assert storage.zconfig is not None
@@ -142,6 +149,8 @@ class Gathering:
         name = section.name
         if section.filestorage:
             return [self._filestorage(section.filestorage, name, section.blobs)]
+        if section.directorystorage:
+            return [_directorystorage(section.directorystorage, name)]
         if section.zconfig:
             return [self._storage(section.zconfig, name)]
         if section.tree:
@@ -197,6 +206,19 @@ def _unusable(section: SourceSection, error: PerdureError) -> Source:
     place = section.site or section.zope_conf or section.zeo_conf or section.buildout
     why = SourceUnusable(str(error), hint=error.hint)
     return UnusableSource(section.name or str(place or section.zconfig_file), why)
+
+
+def _directorystorage(
+    path: Path, name: str | None, blobs: Path | None = None, database: str = ""
+) -> Source:
+    from perdure.sources.directorystorage.source import DirectoryStorageSource
+
+    return DirectoryStorageSource(
+        Path(text("path", os.path.abspath(path))),
+        text("name", name) if name else None,
+        blobs=Path(text("path", os.path.abspath(blobs))) if blobs else None,
+        database=database,
+    )
 
 
 def _only(sources: list[Source], wanted: str | None) -> list[Source]:

@@ -9,6 +9,7 @@ from perdure.cli.commands_backup import backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
+from perdure.cli.commands_directorystorage import directorystorage
 from perdure.cli.commands_dropins import DROPINS, dropins
 from perdure.cli.commands_elsewhere import copy, mirror
 from perdure.cli.commands_files_care import site
@@ -59,6 +60,7 @@ _COMMANDS = (
     import_repozo,
     *DROPINS,
     dropins,
+    directorystorage,
     version,
     completion,
 )

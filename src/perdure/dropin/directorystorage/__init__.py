@@ -1,0 +1,1 @@
+"""DirectoryStorage's backup tool, on its own files."""

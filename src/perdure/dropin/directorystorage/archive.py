@@ -1,0 +1,81 @@
+"""Writing an archive: a gzipped tar file, under a temporary name until it is whole and on the disk.
+
+The headers are ustar's. What ustar cannot express, such as the number of a user above 2,097,151, goes into an
+extended header (pax), which tar programs of the last twenty years read.
+"""
+
+from __future__ import annotations
+
+import grp
+import gzip
+import os
+import pwd
+import tarfile
+from collections.abc import Iterable
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+from perdure.dropin.directorystorage.contents import FILE_MODE, Member
+from perdure.errors import SourceUnusable
+from perdure.sources.durable import give, owner_for, write_new
+
+_LEVEL = 6
+
+
+def write_archive(path: Path, members: Iterable[Member]) -> int:
+    """Write an archive, durably; gives the number of its members.
+
+    A file of that name, left over by a run that was stopped, is removed first. Raises SourceUnusable,
+    OSError.
+    """
+    descriptor = write_new(path, [])
+    try:
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, FILE_MODE)
+            give(path, owner_for(path.parent))
+            with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
+                count = _write(packed, members)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def _write(stream: gzip.GzipFile, members: Iterable[Member]) -> int:
+    count = 0
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for member in members:
+            tar.addfile(_header(member), None if member.data is None else BytesIO(member.data))
+            count += 1
+    return count
+
+
+def _header(member: Member) -> tarfile.TarInfo:
+    if member.path.startswith("/"):
+        raise SourceUnusable(f"{member.path} does not lie in HOME")
+    header = tarfile.TarInfo(member.path)
+    header.type = tarfile.DIRTYPE if member.data is None else tarfile.REGTYPE
+    header.size = len(member.data or b"")
+    header.mode, header.mtime = member.mode, member.time
+    header.uid, header.gid = member.uid, member.gid
+    header.uname, header.gname = _user(member.uid), _group(member.gid)
+    return header
+
+
+@cache
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except (KeyError, OverflowError):
+        return ""
+
+
+@cache
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except (KeyError, OverflowError):
+        return ""
