@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from perdure.errors import DamageFound
 from perdure.formats.snapshot import Snapshot
+from perdure.history.companion import lost_companion
 from perdure.history.losses import lost_blobs, lost_ranges
 from perdure.model import Observer, SnapshotId, Subset
 from perdure.repository import Repository
@@ -119,6 +120,10 @@ def _lost_of(repository: Repository, snapshot: Snapshot, paths: list[str]) -> It
             history = history_of(repository, snapshot, record)
             for lost in lost_ranges(history, record, inside):
                 yield _Lost(f"source {record.name!r}", str(lost))
+            for path in lost_companion(inside):
+                yield _Lost(
+                    f"source {record.name!r}", f"{path}, which a restore to its own kind needs"
+                )
         if record.blobs is not None:
             for what in lost_blobs(below(record.blobs.tree, paths)):
                 yield _Lost(f"source {record.name!r}", what)

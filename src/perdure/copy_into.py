@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.errors import UsageError
+from perdure.formats.filestorage import MAGIC_SIZE, PYTHON_2
 from perdure.model import NO_TID, Observer, Tid
 from perdure.sources.protocol import Blobs
 from perdure.sources.storage_writer import StorageWriter, opened_writer
@@ -43,6 +44,7 @@ def copy_into(
     """
     from ZODB.FileStorage import FileIterator
 
+    _refuse_python_2(filestorage)
     stop = None if until is None else until.value.to_bytes(8, "big")
     total = filestorage.stat().st_size
     copied = there = done = missing = 0
@@ -61,6 +63,16 @@ def copy_into(
             cut = Tid.from_bytes(transaction.tid)
             observer.progress("copy", done, total)
         return CopyReport(target.place, copied, there, missing, cut if copied else Tid(last))
+
+
+def _refuse_python_2(filestorage: Path) -> None:
+    """ZODB on Python 3 reads no file of Python 2, since it could not tell its texts from its bytes."""
+    with open(filestorage, "rb") as file:
+        if file.read(MAGIC_SIZE) == PYTHON_2:
+            raise UsageError(
+                "the database has Python 2's pickles, which no storage of Python 3 may be given",
+                hint="restore it into a folder with --to, convert it with zodbupdate, and copy that",
+            )
 
 
 def _behind(target: StorageWriter, ours: Iterator[Any], last: int) -> Iterator[Any]:

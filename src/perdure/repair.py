@@ -13,6 +13,7 @@ from perdure.errors import DamageFound
 from perdure.formats import manifest
 from perdure.formats.manifest import REPAIRED, Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
+from perdure.history.companion import drop_companion, lost_companion
 from perdure.history.folders import Folder, StoredFile
 from perdure.history.losses import cut_back, lost_blobs, lost_ranges, surviving_blobs
 from perdure.model import ChunkKind, Observer, SnapshotId
@@ -176,13 +177,20 @@ def _left_of(
     """Say what is left of a source: its record, its folders, and that in words."""
     record, until = found.record, None
     folders, what = [found.history.folder], f"all of {record.name!r}"
-    lost = lost_ranges(found.history, record, below(record.tree, paths))
+    inside = below(record.tree, paths)
+    beside = lost_companion(inside)
+    if beside:
+        drop_companion(found.history.folder)
+        record = msgspec.structs.replace(record, status=REPAIRED)
+    lost = lost_ranges(found.history, record, inside)
     if lost:
         left = cut_back(repository, found.history, record, lost[0].start)
         if left is None:
             return None, [], f"nothing of {record.name!r}"
         record, until, folders = left[0], left[0].cut, [left[1]]
         what = f"{record.name!r} up to {until} ({until.time:%Y-%m-%d %H:%M:%S} UTC)"
+    if beside:
+        what += ", without what a restore to its own kind needs"
     if found.blobs is not None:
         gone = below(found.blobs.record.tree, paths)
         blobs = surviving_blobs(repository, found.blobs, gone, until)

@@ -167,7 +167,8 @@ def _planned(chosen: Chosen, target: Path | None, label: str) -> Planned:
         if record.kind != "filestorage":
             raise UsageError(
                 f"{record.name} is no FileStorage, and cannot be restored in place",
-                hint="restore it into a folder with --to, or into a storage with --into",
+                hint="restore it into a folder with --to, into a storage with --into, or to a new HOME with"
+                " --into-directorystorage",
             )
         if place is None and record.blobs and record.blobs.count:
             raise UsageError(

@@ -40,6 +40,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="A ZConfig file with the section of any ZODB storage: RelStorage, a ZEO client.",
 )
 @click.option(
+    "--directorystorage",
+    "homes",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The HOME of a DirectoryStorage; may be given several times.",
+)
+@click.option(
     "--zope-conf", "zope_confs", multiple=True, type=_FILE, help="The databases of this zope.conf."
 )
 @click.option(
@@ -79,6 +86,7 @@ def backup(
     session: Session,
     paths: tuple[Path, ...],
     storages: tuple[Path, ...],
+    homes: tuple[Path, ...],
     zope_confs: tuple[Path, ...],
     zeo_confs: tuple[Path, ...],
     buildout: Path | None,
@@ -98,7 +106,7 @@ def backup(
     folder (perdure sources shows what is found). Where perdure.toml says how long to keep snapshots, old
     ones are forgotten after a backup that is complete.
     """
-    named = Named(paths, storages, zope_confs, zeo_confs, buildout, blobs, name)
+    named = Named(paths, storages, zope_confs, zeo_confs, buildout, blobs, name, homes=homes)
     with around(session, now, dry_run=dry_run) as run:
         sources = Gathering(session, without_blobs=no_blobs).gather(named)
         configured = session.config.backup

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import messages
+from perdure.cli.directorystorage import convert
 from perdure.cli.options import output_options
 from perdure.cli.output import Output
 from perdure.cli.session import Session, with_session
@@ -30,6 +31,7 @@ def directorystorage() -> None:
 
 directorystorage.add_command(backup)
 directorystorage.add_command(snapshot)
+directorystorage.add_command(convert)
 
 
 @directorystorage.command(short_help="Make a HOME from archives.")

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
+from perdure.cli.directorystorage import restore_to_home
 from perdure.cli.options import moment, output_options, reading_options, tags
 from perdure.cli.output import Output
 from perdure.cli.session import Session, now, with_session
 from perdure.errors import UsageError
+from perdure.formats.directorystorage_names import FORMATS
 from perdure.model import Tid
 
 if TYPE_CHECKING:
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Copy into the storage of this ZConfig file: RelStorage, a ZEO server, any other.",
 )
+@click.option(
+    "--into-directorystorage",
+    "home",
+    type=click.Path(path_type=Path),
+    help="Make a new HOME of a DirectoryStorage, in the format that it had.",
+)
+@click.option("--format", "layout", type=click.Choice(FORMATS), help="... in this format.")
 @click.option("--yes", is_flag=True, help="Replace what is in place without being asked.")
 @moment("--at", help="Restore the state at this time (UTC unless it has an offset) or transaction.")
 @click.option("--source", help="Only this source, by its name or its database's.")
@@ -48,6 +57,8 @@ def restore(
     target: Path | None,
     in_place: bool,
     into: Path | None,
+    home: Path | None,
+    layout: str | None,
     yes: bool,
     at: Tid | datetime | None,
     source: str | None,
@@ -67,13 +78,18 @@ def restore(
     from perdure.restore import restore as give_back
     from perdure.restore_plan import Wanted, plan_restore
 
-    if sum((in_place, target is not None, into is not None)) != 1:
+    if sum((in_place, target is not None, into is not None, home is not None)) != 1:
         raise UsageError(
             "a restore needs a place, and one only",
             hint="--to FOLDER restores into a folder, --in-place to where the site is, --into FILE into"
-            " another storage",
+            " another storage, --into-directorystorage HOME makes a DirectoryStorage",
         )
+    if layout and not home:
+        raise UsageError("--format belongs to --into-directorystorage")
     wanted = Wanted(snapshot, at, source, host, tags)
+    if home:
+        restore_to_home(session, wanted, home, layout, dry_run=dry_run)
+        return
     if into:
         _copy(session, wanted, into, dry_run)
         return

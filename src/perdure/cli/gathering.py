@@ -31,6 +31,8 @@ class Named:
     buildout: Path | None = None
     blobs: Path | None = None
     name: str | None = None
+    homes: tuple[Path, ...] = ()
+    """Of DirectoryStorages."""
 
     @property
     def site(self) -> bool:
@@ -40,7 +42,7 @@ class Named:
     @property
     def single(self) -> int:
         """How many storages are named, each by itself."""
-        return len(self.filestorages) + len(self.storages)
+        return len(self.filestorages) + len(self.storages) + len(self.homes)
 
 
 class Gathering:
@@ -83,6 +85,8 @@ class Gathering:
             )
         for path in named.storages:
             yield self._storage_file(path, named.name)
+        for path in named.homes:
+            yield _directorystorage(path, named.name)
         for path in named.filestorages:
             yield self._filestorage(path, named.name, named.blobs)
 
@@ -94,6 +98,9 @@ class Gathering:
         return _only([self._found(storage) for storage in site.storages], wanted)
 
     def _found(self, storage: FoundStorage, name: str | None = None) -> Source:
+        if storage.path is not None and storage.kind == "directorystorage":
+            blobs = None if self._without_blobs else storage.blobs
+            return _directorystorage(storage.path, name, blobs, storage.name)
         if storage.path is not None:
             return self._filestorage(storage.path, name, storage.blobs, storage.name)
         assert storage.zconfig is not None
@@ -104,6 +111,8 @@ class Gathering:
         name = section.name
         if section.filestorage:
             return [self._filestorage(section.filestorage, name, section.blobs)]
+        if section.directorystorage:
+            return [_directorystorage(section.directorystorage, name)]
         if section.zconfig:
             return [self._storage(section.zconfig, name)]
         if section.zconfig_file:
@@ -140,6 +149,19 @@ class Gathering:
         from perdure.sources.storage import StorageSource
 
         return StorageSource.from_file(path, name, without_blobs=self._without_blobs)
+
+
+def _directorystorage(
+    path: Path, name: str | None, blobs: Path | None = None, database: str = ""
+) -> Source:
+    from perdure.sources.directorystorage.source import DirectoryStorageSource
+
+    return DirectoryStorageSource(
+        Path(text("path", os.path.abspath(path))),
+        text("name", name) if name else None,
+        blobs=Path(text("path", os.path.abspath(blobs))) if blobs else None,
+        database=database,
+    )
 
 
 def _only(sources: list[Source], wanted: str | None) -> list[Source]:

@@ -84,6 +84,9 @@ class SourceSection(Section, frozen=True):
     blobs: Annotated[
         Path | None, _key("The blob folder of that Data.fs.", "/srv/plone/var/blobstorage")
     ] = None
+    directorystorage: Annotated[
+        Path | None, _key("The HOME of a DirectoryStorage.", "/srv/zope/var/mystorage")
+    ] = None
     zope_conf: Annotated[
         Path | None,
         _key("A zope.conf: all its databases.", "/srv/plone/parts/instance/etc/zope.conf"),
@@ -109,6 +112,7 @@ class SourceSection(Section, frozen=True):
 
 SOURCE_PLACES = (
     *("filestorage", "zope-conf", "zeo-conf", "buildout", "site", "zconfig", "zconfig-file"),
+    "directorystorage",
 )
 """The keys of a source of which it has exactly one."""
 

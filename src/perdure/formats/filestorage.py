@@ -40,7 +40,7 @@ from typing import NamedTuple, TypeAlias
 from perdure.errors import SourceDamaged, SourceUnusable
 from perdure.model import Tid
 
-MAGICS = (b"FS21", b"FS30")
+PYTHON_2, PYTHON_3 = MAGICS = (b"FS21", b"FS30")
 MAGIC_SIZE = 4
 TRANSACTION_HEADER = struct.Struct(">QQcHHH")
 RECORD_HEADER = struct.Struct(">QQQQHQ")

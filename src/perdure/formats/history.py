@@ -16,6 +16,9 @@ It is a directory of ordinary files, named like the file with ``.history`` behin
   and the first 16 hexadecimal digits of the SHA-256 of the catalogue (of the payload where it is
   verbatim and has no catalogue), in folders for the year and month of its first tid.
 
+* A **companion** holds what the source has beside such a file: of a DirectoryStorage
+  (formats/directorystorage_particulars.py). Other histories have none.
+
 What a pack of the database leaves alone is in ``segments``; what it changes, and what only this state of
 the file has, is in ``layouts``. Anyone can rebuild the file from the directory alone: ``perdure
 assemble``, or the docstrings of formats/layout.py, catalogue.py and columns.py.
@@ -32,6 +35,8 @@ from perdure.model import Tid
 
 SUFFIX = ".history"
 LAYOUTS, SEGMENTS = "layouts", "segments"
+COMPANION, PARTICULARS = "companion", "particulars"
+"""The folder for what the source has beside the file, and the one in it for what grows with each run."""
 FOLDER_BITS = 34
 _LAYOUT_NAME = re.compile(r"([0-9a-f]{14})-([0-9a-f]{16})\.layout")
 _SEGMENT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")

@@ -17,6 +17,7 @@ from perdure.errors import DamageFound, SourceDamaged
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Proof, SourceRecord
 from perdure.history.blobs import FoundBlobs, SnapshotBlobs
+from perdure.history.companion import is_whole
 from perdure.history.in_repository import RepositoryHistory
 from perdure.history.past import HistoryPast
 from perdure.model import Observer
@@ -100,6 +101,8 @@ class Advance:
     stored: Sequence[Proof] = ()
     """The ranges of the file that this run stored."""
     blobs: FoundBlobs = field(default_factory=FoundBlobs)
+    companion_new: bool = False
+    """Whether what is kept beside the history has changed."""
 
 
 def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observer) -> HistoryPlan:
@@ -115,6 +118,8 @@ def decide(cut: Cut, earlier: Earlier | None, *, verify: bool, observer: Observe
         return compare("the transactions of the last snapshot are no longer where they were")
     if cut.blobs is not None and _lacks_blobs(earlier, cut.blobs):
         return compare("the last snapshot lacks the blobs")
+    if cut.companion is not None and not is_whole(earlier.history.folder):
+        return compare("the last snapshot lacks what is kept beside the history")
     if verify and evidence.whole is not None:
         return compare("a source without history can be verified as a whole only")
     try:

@@ -13,6 +13,7 @@ from perdure.formats import blobs
 from perdure.formats.history import LAYOUTS, LayoutName
 from perdure.formats.manifest import REPAIRED, SourceRecord
 from perdure.history.blobs import BlobFolder, SnapshotBlobs, blobs_directly_in
+from perdure.history.companion import carry_companion
 from perdure.history.folders import Folder, StoredFile
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import NO_TID, BlobId, Tid
@@ -89,6 +90,7 @@ def cut_back(
     if not names:
         return None
     folder = Folder(repository, PurePosixPath("/", record.tree), None)
+    carry_companion(history.folder, folder)
     left = RepositoryHistory(repository, folder)
     for name in names:
         left.put_layout(name, history.layout_file(name))

@@ -17,7 +17,7 @@ from perdure.history.folders import Folder
 from perdure.model import NO_TID, Observer
 from perdure.plan import HistoryPlan, Method
 from perdure.repository import Repository, Writer
-from perdure.sources.protocol import Cut, Source
+from perdure.sources.protocol import Companion, Cut, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,13 @@ class Updated:
     totals: Totals
     blobs: KeptBlobs
     bytes_read: int
+    companion_new: bool = False
+    """Whether what its source holds beside the history is other than it was."""
 
     @property
     def unchanged(self) -> bool:
         """Whether the last snapshot had everything."""
-        return self.plan.method is Method.NOTHING and not self.blobs.new
+        return self.plan.method is Method.NOTHING and not (self.blobs.new or self.companion_new)
 
 
 class Updating:
@@ -101,6 +103,7 @@ class Updating:
             totals=done.totals,
             blobs=kept,
             bytes_read=cut.bytes_read + kept.bytes_read,
+            companion_new=done.companion_new,
         )
 
     def _advance(self, identity: SourceRecord, cut: Cut, earlier: Earlier | None) -> Advance:
@@ -118,9 +121,20 @@ class Updating:
             )
         if self._verify:
             verify(cut, done, self._observer)
+        if cut.companion is not None:
+            done = self._accompany(cut.companion, done, earlier)
         if plan.method is Method.COMPARE and earlier is not None and not done.totals.reused:
             self._suspect(identity.name, earlier.hostname)
         return done
+
+    def _accompany(self, companion: Companion, done: Advance, earlier: Earlier | None) -> Advance:
+        """Keep beside the history what it has no place for."""
+        from perdure.history.companion import keep_companion
+
+        goes_on = done.plan.method in (Method.NOTHING, Method.INCREMENT)
+        after = earlier.record.cut.value if earlier is not None and goes_on else None
+        new = keep_companion(companion, done.history.folder, after, self._repository, self._writer)
+        return replace(done, companion_new=new)
 
     def _suspect(self, name: str, hostname: str) -> None:
         """Warn where two databases seem to go by one name."""

@@ -18,7 +18,15 @@ from perdure.site.databases import (
     storages_of_database,
     storages_of_server,
 )
-from perdure.site.found import FILESTORAGE, MAIN, STORAGE, FoundStorage, LeftOut, Site
+from perdure.site.found import (
+    DIRECTORYSTORAGE,
+    FILESTORAGE,
+    MAIN,
+    STORAGE,
+    FoundStorage,
+    LeftOut,
+    Site,
+)
 from perdure.site.servers import FIRST, served
 from perdure.site.zconfig import Configuration, Section
 
@@ -127,31 +135,33 @@ class Collector:
             reason = f"a <{storage.bucket.kind}> keeps them in a bucket, which is not copied"
             self._leave_out(f"blobs of {name}", reason, storage.bucket)
         mounted = () if storage.suffix else use.mount_points
-        if section.kind == "filestorage":
-            key, found = self._filestorage(storage, name, mounted)
+        if section.kind in (FILESTORAGE, DIRECTORYSTORAGE):
+            key, found = self._in_files(storage, name, mounted)
         else:
             key, found = self._other(use, storage, name, mounted)
         self.add(key, found, _instance_of(use.configuration.path))
 
-    def _filestorage(
+    def _in_files(
         self, storage: Innermost, name: str, mounted: tuple[str, ...]
     ) -> tuple[object, FoundStorage]:
         section = storage.section
         value = section.get("path")
         if value is None:
-            raise UsageError(f"{section.file}, line {section.line}: a <filestorage> without a path")
+            raise UsageError(
+                f"{section.file}, line {section.line}: a <{section.kind}> without a path"
+            )
         path = self.path(value)
         blobs = section.get("blob-dir") or storage.blobs
         found = FoundStorage(
             name,
-            FILESTORAGE,
+            section.kind,
             path,
             self.path(blobs) if blobs and not storage.bucket else None,
             None,
             mounted,
             self.place(section.file, section.line),
         )
-        return (FILESTORAGE, os.path.realpath(path)), found
+        return (section.kind, os.path.realpath(path)), found
 
     def _other(
         self, use: _Use, storage: Innermost, name: str, mounted: tuple[str, ...]

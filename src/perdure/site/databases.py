@@ -6,6 +6,7 @@ byte, without the wrapper's code or key.
 
 =========================================  =====================================================
 ``filestorage``                            its Data.fs, and its ``blob-dir``
+``directorystorage``                       its HOME
 ``blobstorage``                            what it wraps, with its ``blob-dir``
 ``demostorage``                            the base, and the changes as ``NAME-changes``
 ``zeoclient``, ``clientstorage``           the storage of that name of the site's own ZEO server, where
@@ -30,7 +31,9 @@ CLIENTS = frozenset({"zeoclient", "clientstorage"})
 _WRAPPERS = frozenset(
     {"blobstorage", "s3blobstorage", "zlibstorage", "encryptingstorage", "before", "zrs"}
 )
-_STORAGES = IN_MEMORY | CLIENTS | _WRAPPERS | {"filestorage", "relstorage", "pgjsonb"}
+_STORAGES = (
+    IN_MEMORY | CLIENTS | _WRAPPERS | {"filestorage", "directorystorage", "relstorage", "pgjsonb"}
+)
 _IMPORTS = {
     "zeoclient": (),
     "clientstorage": ("ZEO",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-FILESTORAGE, STORAGE = "filestorage", "storage"
+FILESTORAGE, DIRECTORYSTORAGE, STORAGE = "filestorage", "directorystorage", "storage"
 MAIN = "main"
 """Name of the database that holds the root of the site."""
 
@@ -14,9 +14,10 @@ MAIN = "main"
 class FoundStorage:
     """A storage of a site, by the name of its database.
 
-    ``kind`` is ``filestorage`` (then ``path`` is its Data.fs, which need not exist) or ``storage`` (then
-    ``zconfig`` is the text that `ZODB.config.storageFromString` opens). ``blobs`` is the directory that
-    holds the blobs themselves, never a client's cache. ``origin`` is the place in a configuration.
+    ``kind`` is ``filestorage`` or ``directorystorage`` (then ``path`` is its Data.fs or its HOME, which need
+    not exist) or ``storage`` (then ``zconfig`` is the text that `ZODB.config.storageFromString` opens).
+    ``blobs`` is the directory that holds the blobs themselves, never a client's cache. ``origin`` is the
+    place in a configuration.
     """
 
     name: str

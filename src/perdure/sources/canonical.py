@@ -47,7 +47,7 @@ class Spool:
     Nothing but the magic stands before the range; it takes no room on the disk.
     """
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, magic: bytes = MAGIC) -> None:
         self.start = self.end = start
         self._held = bytearray()
         try:
@@ -55,7 +55,7 @@ class Spool:
         except OSError as error:
             raise _no_room(error) from error
         self.descriptor = self._file.fileno()
-        self._put(MAGIC, 0)
+        self._put(magic, 0)
         if start == 0:
             self.end = MAGIC_SIZE
 
@@ -113,13 +113,18 @@ def _no_room(error: OSError) -> StoreError:
 
 
 class Canonical:
-    """Writes transactions as the canonical file has them, from ``position`` on."""
+    """Writes transactions as the canonical file has them, from ``position`` on.
 
-    def __init__(self, position: int, newest: Newest | None, where: str) -> None:
+    ``links_packed``: records of packed transactions have prev pointers too, where there is what they lead to.
+    """
+
+    def __init__(
+        self, position: int, newest: Newest | None, where: str, *, links_packed: bool = False
+    ) -> None:
         self.position = position
         self.outer: dict[int, tuple[int, int]] = {}
         """Oid and tid of the records before the first position that prev pointers lead to."""
-        self._newest, self._where = newest, where
+        self._newest, self._where, self._links_packed = newest, where, links_packed
         self._recent: dict[int, tuple[int, int]] = {}
         self._made: Revisions | None = None
 
@@ -127,8 +132,13 @@ class Canonical:
         """Take up a spool that begins where the last one ended."""
         self.position = spool.end
 
-    def add(self, transaction: Any, records: Iterable[Any], spool: Spool, *, packed: bool) -> None:
-        """Write a transaction. Raises SourceDamaged for one that no FileStorage can hold."""
+    def add(
+        self, transaction: Any, records: Iterable[Any], spool: Spool, *, packed: bool
+    ) -> list[int]:
+        """Write a transaction. Raises SourceDamaged for one that no FileStorage can hold.
+
+        Returns, for each record, the tid of the one that its prev pointer leads to; 0: to none.
+        """
         begin = self.position
         tid = int.from_bytes(transaction.tid, "big")
         texts = _texts(transaction, self._where)
@@ -136,9 +146,12 @@ class Canonical:
         spool.write(TRANSACTION_HEADER.pack(tid, 0, status, *map(len, texts)))
         spool.write(b"".join(texts))
         mine: dict[int, tuple[int, int]] = {}
+        before: list[int] = []
+        linked = self._links_packed or not packed
         for record in records:
             oid, data = int.from_bytes(record.oid, "big"), record.data or b""
-            prev = 0 if packed else self._before(oid)
+            prev, prev_tid = self._before(oid) if linked else (0, 0)
+            before.append(prev_tid)
             mine[oid] = (spool.end, tid)
             spool.write(RECORD_HEADER.pack(oid, tid, prev, begin, 0, len(data)))
             spool.write(data or bytes(POINTER_SIZE))
@@ -149,19 +162,20 @@ class Canonical:
         self._recent |= mine
         if len(self._recent) > _MANY:
             self._settle()
+        return before
 
-    def _before(self, oid: int) -> int:
-        """Give the position of an object's newest record."""
+    def _before(self, oid: int) -> tuple[int, int]:
+        """Give position and tid of an object's newest record; 0, 0: it has none."""
         found = self._recent.get(oid)
         if found is not None:
-            return found[0]
-        made = self._made.position(oid) if self._made is not None else 0
-        if made or self._newest is None:
+            return found
+        made = self._made.revision(oid) if self._made is not None else (0, 0)
+        if made[0] or self._newest is None:
             return made
         position, tid = self._newest(oid)
         if position:
             self.outer[position] = (oid, tid)
-        return position
+        return position, tid
 
     def _settle(self) -> None:
         """Move what is known of recent records to where it takes less memory."""

@@ -32,7 +32,7 @@ from perdure.formats.filestorage import (
 )
 from perdure.formats.manifest import Position, Proof
 from perdure.sources.blobs import BlobDirectory, NoBlobDirectory
-from perdure.sources.protocol import Blobs, Evidence, Past
+from perdure.sources.protocol import Blobs, Companion, Evidence, Past
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -96,6 +96,8 @@ class FileStorageSource:
 
 class FileStorageCut:
     """An open Data.fs, up to the size that it had when it was opened."""
+
+    companion: Companion | None = None
 
     def __init__(
         self, path: Path, descriptor: int, window: int = WINDOW, blobs: Blobs | None = None

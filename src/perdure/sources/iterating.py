@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from perdure.errors import SourceDamaged, SourceUnusable
 from perdure.formats.manifest import Mark
@@ -17,6 +17,42 @@ PACKED = "p"
 _RECORDS_IN_MARK = 256
 
 Translate = Callable[[], AbstractContextManager[None]]
+
+
+class Reader(Protocol):
+    """What a canonical file is made from: transactions, in order, and how to know them again."""
+
+    keeps_history: bool
+
+    def last_tid(self) -> int:
+        """Give the tid of the last transaction; 0: there is none."""
+
+    def size(self) -> int:
+        """Say about how many bytes there are; 0 where that is not told."""
+
+    def transactions(self, after: int, stop: int | None) -> Iterator[Any]:
+        """Give the transactions above ``after`` and up to ``stop``, tids rising. Raises SourceDamaged."""
+
+    def records(self, transaction: Any) -> Iterator[Any]:
+        """Give the records of a transaction."""
+
+    def note(self, transaction: Any, before: list[int]) -> None:
+        """Be told, once a transaction was written, the tids of the records before its records."""
+
+    def is_packed(self, transaction: Any) -> bool:
+        """Whether the moments before a transaction are gone."""
+
+    def mark(self, tid: int | None) -> Mark | None:
+        """Say what a transaction is; None when it is not there."""
+
+    def unpacked(self, tid: int) -> bool:
+        """Whether a transaction is there, and no pack has rewritten it."""
+
+    def objects(self, tid: int | None, most: int) -> list[int]:
+        """Give the oids of some records of a transaction."""
+
+    def current_tid(self, oid: int) -> int | None:
+        """Give the tid of an object's current revision; None when there is none."""
 
 
 class StorageReader:
@@ -76,6 +112,9 @@ class StorageReader:
     def records(self, transaction: Any) -> Iterator[Any]:
         """Give the records of a transaction."""
         return self._guarded(transaction)
+
+    def note(self, transaction: Any, before: list[int]) -> None:
+        """A ZODB iterator gives all that a FileStorage holds; there is nothing to note beside it."""
 
     def is_packed(self, transaction: Any) -> bool:
         """Whether the moments before a transaction are gone: a pack rewrote it, or none are kept at all."""

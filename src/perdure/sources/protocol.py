@@ -12,6 +12,7 @@ from perdure.formats.manifest import Position, Proof
 from perdure.model import BlobId
 
 if TYPE_CHECKING:
+    from perdure.formats.directorystorage_particulars import Particulars
     from perdure.formats.extent import Extent
 
 
@@ -67,6 +68,16 @@ class Blobs(Protocol):
         """Open the file of a blob; None when there is none. Raises OSError when it cannot be read."""
 
 
+class Companion(Protocol):
+    """What a source holds beside what its history tells; kept in a folder of the history."""
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Give the files that are kept whole: their paths, and what they hold."""
+
+    def noted(self, after: int) -> list[Particulars]:
+        """Give what the run noted of transactions above ``after``, tids rising."""
+
+
 class Cut(Protocol):
     """A storage at one transaction, as the bytes of the Data.fs that holds it."""
 
@@ -79,6 +90,8 @@ class Cut(Protocol):
     bytes_read: int
     blobs: Blobs | None
     """None: blobs are not asked for."""
+    companion: Companion | None
+    """None: its history tells all of it."""
 
     def extents(
         self,

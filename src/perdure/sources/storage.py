@@ -49,11 +49,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from perdure.formats.filestorage import MAGIC_SIZE, TransactionHeader, above
 from perdure.formats.manifest import Mark, Position, Proof, StoragePosition
 from perdure.model import BlobId, Tid
-from perdure.sources.canonical import Canonical, Newest, Spool
+from perdure.sources.canonical import MAGIC, Canonical, Newest, Spool
 from perdure.sources.filestorage import WINDOW, FileStorageCut
-from perdure.sources.iterating import StorageReader
+from perdure.sources.iterating import Reader, StorageReader
 from perdure.sources.opening import describe, opened_storage, read_text, translated
-from perdure.sources.protocol import Blobs, Evidence, Past
+from perdure.sources.protocol import Blobs, Companion, Evidence, Past
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -155,9 +155,15 @@ class _Stream:
     """The canonical file from a position on, made once, in order."""
 
     def __init__(
-        self, reader: StorageReader, began: int, after: int, stop: int | None, canonical: Canonical
+        self,
+        reader: Reader,
+        began: int,
+        after: int,
+        stop: int | None,
+        canonical: Canonical,
+        magic: bytes,
     ) -> None:
-        self.began = began
+        self.began, self._magic = began, magic
         self.first: int | None = None
         self.unpacked: int | None = None
         """The tids of the first transaction, and of the first that no pack rewrote."""
@@ -173,7 +179,7 @@ class _Stream:
 
     def fill(self, size: int, end: int | None = None, last_tid: int | None = None) -> Spool | None:
         """Make some more of the file: about ``size`` bytes; None at its end, or where it was to stop."""
-        spool = Spool(self.position)
+        spool = Spool(self.position, self._magic)
         self.canonical.begin(spool)
         while spool.size < size and (end is None or self.position < end):
             if self._next is None:
@@ -197,7 +203,9 @@ class _Stream:
             self.first = tid
         if self.unpacked is None and not packed:
             self.unpacked = tid
-        self.canonical.add(transaction, self._reader.records(transaction), spool, packed=packed)
+        records = self._reader.records(transaction)
+        before = self.canonical.add(transaction, records, spool, packed=packed)
+        self._reader.note(transaction, before)
 
     def close(self) -> None:
         """Let go of the storage's iterator."""
@@ -208,11 +216,24 @@ class _Stream:
 
 
 class StorageCut:
-    """A storage up to its last transaction, as the bytes of its canonical file."""
+    """A storage up to its last transaction, as the bytes of its canonical file.
+
+    ``magic``: how that begins; ``links_packed``: as in ``Canonical``.
+    """
+
+    companion: Companion | None = None
 
     def __init__(
-        self, reader: StorageReader, where: str, window: int = WINDOW, blobs: Blobs | None = None
+        self,
+        reader: Reader,
+        where: str,
+        window: int = WINDOW,
+        blobs: Blobs | None = None,
+        *,
+        magic: bytes = MAGIC,
+        links_packed: bool = False,
     ) -> None:
+        self.magic, self._links_packed = magic, links_packed
         self.where, self.window, self.blobs = where, window, blobs
         self.bytes_read = 0
         self._reader = reader
@@ -284,8 +305,8 @@ class StorageCut:
             assert self._past is not None, "the file is made from its beginning, or from a layout's"
             after, newest = self._past.last_tid(position), self._newest(self._past, position)
         stop = self.tid if self._reader.keeps_history else None
-        canonical = Canonical(position, newest, self.where)
-        self._stream = _Stream(self._reader, position, after, stop, canonical)
+        canonical = Canonical(position, newest, self.where, links_packed=self._links_packed)
+        self._stream = _Stream(self._reader, position, after, stop, canonical, self.magic)
         return self._stream
 
     def _newest(self, past: Past, position: int) -> Newest:
