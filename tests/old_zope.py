@@ -190,7 +190,7 @@ def _find_python() -> Path | None:
     candidates = sorted(pyenv.glob("versions/2.7.*/bin/python2.7"), reverse=True)
     on_path = shutil.which("python2.7")
     for candidate in (*candidates, *([Path(on_path)] if on_path else [])):
-        probe = [candidate, "-c", "import sys, pip; assert sys.version_info[:2] == (2, 7)"]
+        probe = [str(candidate), "-c", "import sys, pip; assert sys.version_info[:2] == (2, 7)"]
         if not subprocess.run(probe, capture_output=True, check=False).returncode:
             return candidate
     return None

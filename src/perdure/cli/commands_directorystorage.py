@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +62,8 @@ def restore(session: Session, /, dry_run: bool, new_identity: bool, **given: Any
     TARGET must be empty, or not be there. The archives are chosen so that there is no gap; each file is
     verified before it is written, and all of it together before it gets its name.
     """
+    import secrets
+
     from perdure.dropin.directorystorage.restore import RestoreRequest, plan_restore
     from perdure.dropin.directorystorage.restore import restore as bring_back
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -146,6 +144,8 @@ def snapshot(
     in its environment; with --live the directory is a copy, made in $TMPDIR and removed afterwards. The
     exit code is COMMAND's, or 1 when it was not run.
     """
+    import tempfile
+
     from perdure.dropin.directorystorage.living_copy import living_copy
 
     if storage is None:
@@ -212,6 +212,8 @@ def _held(
     home: Home, file: Path | None, patience: tuple[float, float], observer: Any, *, live: bool
 ) -> Iterator[Still | None]:
     """Hold a storage still, or find it held; None: it is to be read while it lives."""
+    import socket
+
     from perdure.dropin.directorystorage.holding import (
         Patience,
         held_outside,
