@@ -14,7 +14,7 @@ from doubles import Restic
 from hypothesis import HealthCheck, settings
 from small_repository import Site
 
-pytest_plugins = ["command_line", "buildout_site"]
+pytest_plugins = ["command_line", "buildout_site", "object_server"]
 
 settings.register_profile(
     "perdure",

@@ -5,7 +5,8 @@
     PerdureError                 1   something failed; the message says what
     ├── UsageError               2   the command line, a setting or a request cannot be carried out
     ├── StoreError               1   a directory or a bucket under a repository did not do as asked
-    │   └── NameNotFound         1   it does not hold that name
+    │   ├── NameNotFound         1   it does not hold that name
+    │   └── StoreUnavailable     1   it does not answer, or not now
     ├── BackupIncomplete         3   a snapshot was written, parts of the source are missing from it
     ├── NoRepository            10   there is no repository at that place
     ├── RepositoryLocked        11   another process works on the repository
@@ -46,6 +47,10 @@ class StoreError(PerdureError):
 
 class NameNotFound(StoreError):
     """A store holds nothing under the name that was asked for."""
+
+
+class StoreUnavailable(StoreError):
+    """A store did not answer, or asked to be left alone for now: the same call may work later."""
 
 
 class BackupIncomplete(PerdureError):

@@ -78,7 +78,7 @@ class Settings:
         if not location:
             raise UsageError(
                 "no repository is named",
-                hint="give its folder with -r, set PERDURE_REPOSITORY, or write it into perdure.toml",
+                hint="give its place with -r, set PERDURE_REPOSITORY, or write it into perdure.toml",
             )
         return location
 
@@ -148,7 +148,7 @@ _REPOSITORY = (
         "-r",
         "repository",
         metavar="PLACE",
-        help="Folder of the repository. [PERDURE_REPOSITORY]",
+        help="Folder of the repository, or s3://bucket/prefix, gs://..., az://... [PERDURE_REPOSITORY]",
     ),
     _shared(
         "--password-file",

@@ -13,6 +13,7 @@ import click
 
 from perdure.cli import messages
 from perdure.cli.options import Settings
+from perdure.cli.reaching import Traffic
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,6 +29,7 @@ class Output:
         self.quiet = settings.quiet
         self.verbose = settings.verbose
         self.json = settings.json
+        self.traffic = Traffic()
 
     def line(self, text: str) -> None:
         """Say something to people, unless they want quiet."""
@@ -40,8 +42,10 @@ class Output:
             self.line(text)
 
     def event(self, kind: str, values: Mapping[str, object]) -> None:
-        """Print a JSON object on a line of its own, if JSON is wanted."""
+        """Print a JSON object on a line of its own, if JSON is wanted; a summary with its traffic."""
         if self.json:
+            if kind == "summary" and self.traffic:
+                values = {**values, "traffic": self.traffic.values()}
             sys.stdout.write(messages.event(kind, values))
             sys.stdout.flush()
 

@@ -14,6 +14,7 @@ import click
 from perdure.cli.options import Settings
 from perdure.cli.output import Output
 from perdure.cli.password import ATTEMPTS, ask_password, given_password
+from perdure.cli.reaching import reach
 
 if TYPE_CHECKING:
     from perdure.config.declaration import Config
@@ -44,10 +45,14 @@ class Session:
 
     def store(self) -> Store:
         """Give the place of the repository. Raises UsageError."""
-        from perdure.stores import open_store
-
         assert self.config  # what is wrong with it is said before anything is done
-        store = open_store(self.settings.location)
+        return self.place(self.settings.location)
+
+    def place(self, location: str) -> Store:
+        """Give the store of a location, which need not be the repository's. Raises UsageError."""
+        store = reach(
+            location, self.settings.environment, self.output.warning, self.output.traffic
+        )
         limit = self.settings.upload_limit
         if limit is None:
             return store
@@ -112,16 +117,16 @@ class Session:
         from perdure.errors import NoRepository, WrongPassword
         from perdure.repository import Repository
 
+        cache = self.settings.cache
+        password = given_password(self.settings)
+        if password is not None:
+            return Repository.open(store, password, cache=cache, clock=now)
         if not has_repository(store):
             # Said before a person types a password for nothing.
             raise NoRepository(
                 f"there is no repository at {store.location}",
                 hint="perdure init makes one; if it is on a disk that is mounted, is that mounted?",
             )
-        cache = self.settings.cache
-        password = given_password(self.settings)
-        if password is not None:
-            return Repository.open(store, password, cache=cache, clock=now)
         for _ in range(ATTEMPTS - 1):
             try:
                 return Repository.open(store, ask_password(), cache=cache, clock=now)
@@ -153,6 +158,10 @@ def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         session = Session(Settings.of(click.get_current_context()))
-        return command(session, *args, **kwargs)
+        try:
+            return command(session, *args, **kwargs)
+        finally:
+            if session.output.traffic:
+                session.output.detail(session.output.traffic.spoken())
 
     return wrapper

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from perdure.errors import NameNotFound, RepositoryDamaged, StoreError
+from perdure.errors import NameNotFound, RepositoryDamaged, StoreError, StoreUnavailable
 from perdure.formats.packfile import LENGTH_SIZE, Entry, decode_header, header_range
 from perdure.formats.sealing import Bytes, MasterKey, SealBroken, unseal
 from perdure.model import ChunkId, ChunkKind
@@ -58,6 +58,8 @@ class ChunkReader:
         for location in locations:
             try:
                 return self.read_span(Span([location]))[0]
+            except StoreUnavailable:
+                raise
             except (RepositoryDamaged, StoreError) as error:
                 failure = failure or error
         assert failure, "a chunk without a place was not to get here"
@@ -87,6 +89,8 @@ class ChunkReader:
             return self._store.get(name, start, stop)
         except NameNotFound:
             raise missing(entry.id, f"{where} is not there") from None
+        except StoreUnavailable:
+            raise
         except StoreError:
             size = self._store.size(name)
             if size >= stop:
@@ -138,6 +142,8 @@ class ChunkReader:
         def read(span: Span) -> list[bytes]:
             try:
                 return self.read_span(span)
+            except StoreUnavailable:
+                raise
             except (RepositoryDamaged, StoreError):
                 # One of them is damaged here: each by itself, from wherever it is whole.
                 return [load(kind, place.entry.id) for place in span.locations]

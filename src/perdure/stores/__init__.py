@@ -11,7 +11,7 @@ a store must do, and `tests/stores/test_contract.py` holds every one to:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -38,7 +38,7 @@ class Store(Protocol):
         """Give the length in bytes. Raises NameNotFound."""
 
     def delete(self, name: str) -> None:
-        """Remove a name. Raises NameNotFound."""
+        """Remove a name. Raises NameNotFound; an object store does not tell that it had no such name."""
 
 
 @runtime_checkable
@@ -49,20 +49,39 @@ class LeavesBehind(Protocol):
         """Give name and size of those last written before a time; ``delete`` removes them."""
 
 
-def open_store(location: str) -> Store:
-    """Give the store of a path or a ``file://`` URL. Raises UsageError for any other."""
-    from perdure.stores.local import LocalStore  # only the store that is used is imported
+def open_store(location: str, environment: Mapping[str, str] | None = None) -> Store:
+    """Give the store of a path, a ``file://`` URL, or a place in an object store.
 
+    ``environment`` says who one is to an object store (see `perdure.stores.credentials`). Nothing is asked
+    of a server yet. Raises UsageError for what is no location, or where credentials lack.
+    """
     if location.startswith("file://"):
-        return LocalStore(location.removeprefix("file://"))
+        return _local(location.removeprefix("file://"))
     if not location:
         raise UsageError(
             "no repository is named", hint="give its folder with -r, or set PERDURE_REPOSITORY"
         )
+    if is_far(location):
+        from perdure.stores.objectstore import open_object_store
+        from perdure.stores.places import parse_place
+
+        return open_object_store(parse_place(location), environment or {})
     scheme = re.match(r"([a-z][a-z0-9+]+):", location)
     if scheme:
         raise UsageError(
             f"repositories at {scheme[1]}: are not supported",
-            hint="a repository lies in a local folder; write ./name if its name has a colon",
+            hint="a repository lies in a local folder (write ./name if its name has a colon), or at"
+            " s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
         )
-    return LocalStore(location)
+    return _local(location)
+
+
+def is_far(location: str) -> bool:
+    """Tell whether a location is in an object store: each call to it is a request over a network."""
+    return location.startswith(("s3:", "gs:", "az:", "azure:"))
+
+
+def _local(path: str) -> Store:
+    from perdure.stores.local import LocalStore  # only the store that is used is imported
+
+    return LocalStore(path)

@@ -12,11 +12,19 @@ from perdure.stores import LeavesBehind, Store
 from perdure.stores.memory import MemoryStore
 
 
+PAGE = 1000
+"""Names that an object store gives in one answer: a list of more takes several requests."""
+
+
 class CountingStore:
-    """Counts the calls of each verb, and the bytes that went in and out."""
+    """Counts the calls of each verb, and the bytes that went in and out.
+
+    Over a store that makes a request of each call these are its requests, failed ones among them.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._mutex = threading.Lock()
         self.calls: Counter[str] = Counter()
         self.bytes_put = 0
         self.bytes_got = 0
@@ -28,31 +36,40 @@ class CountingStore:
 
     def put(self, name: str, data: bytes) -> None:
         """Count and put."""
-        self.calls["put"] += 1
+        self._count("put")
         self._store.put(name, data)
-        self.bytes_put += len(data)
+        with self._mutex:
+            self.bytes_put += len(data)
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Count and get."""
-        self.calls["get"] += 1
+        self._count("get")
         data = self._store.get(name, start, stop)
-        self.bytes_got += len(data)
+        with self._mutex:
+            self.bytes_got += len(data)
         return data
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Count and list."""
-        self.calls["list"] += 1
-        return self._store.list(prefix)
+        self._count("list")
+        for number, found in enumerate(self._store.list(prefix), 1):
+            if number % PAGE == 1 and number > 1:
+                self._count("list")
+            yield found
 
     def size(self, name: str) -> int:
         """Count and look."""
-        self.calls["size"] += 1
+        self._count("size")
         return self._store.size(name)
 
     def delete(self, name: str) -> None:
         """Count and delete."""
-        self.calls["delete"] += 1
+        self._count("delete")
         self._store.delete(name)
+
+    def _count(self, verb: str) -> None:
+        with self._mutex:
+            self.calls[verb] += 1
 
 
 class LimitedStore:
