@@ -11,7 +11,10 @@ from pathlib import Path
 from perdure.dropin.btw.children import Children
 from perdure.dropin.btw.configuration import JobType
 
-_EXCLUDE = {JobType.TAR: "--exclude-tag=NOBACKUP-TAG", JobType.RDIFF: "--exclude-tag-under=NOBACKUP-TAG"}
+_EXCLUDE = {
+    JobType.TAR: "--exclude-tag=NOBACKUP-TAG",
+    JobType.RDIFF: "--exclude-tag-under=NOBACKUP-TAG",
+}
 """What is left out of a directory with such a file: all but that file; that file, too."""
 _MOST = 2000
 

@@ -55,7 +55,9 @@ def back_up_files(shop: Workshop, job: Job, source: str, destination: Destinatio
         raise BackupIncomplete(f"the backup was made, but tar said: {changed}")
 
 
-def back_up_database(shop: Workshop, name: str, rotation: Rotation, destination: Destination) -> None:
+def back_up_database(
+    shop: Workshop, name: str, rotation: Rotation, destination: Destination
+) -> None:
     """Make one backup of a database. Raises PerdureError."""
     dump = _new_source(destination) / f"{name}.dump"
     dumps.dump_database(shop.children, name, dump)
@@ -101,7 +103,9 @@ def _add_dump(shop: Workshop, dump: Path, rotation: Rotation, destination: Desti
         try:
             return dumps.content_of(shop.children, last) == content
         except PerdureError as error:
-            shop.observer.warning(f"the last dump cannot be read, so the new one counts as changed: {error}")
+            shop.observer.warning(
+                f"the last dump cannot be read, so the new one counts as changed: {error}"
+            )
             return False
 
     _add_version(shop, dump, destination, rotation, same)
@@ -119,7 +123,9 @@ def _add_version(
     last = _sound(shop, destination)
     contents = destination.contents()
     for path in contents.unfinished:
-        shop.observer.warning(f"{path} is no backup: its first session never ended; it can be deleted")
+        shop.observer.warning(
+            f"{path} is no backup: its first session never ended; it can be deleted"
+        )
     now = shop.clock()
     time = destination.next_time(now, contents)
     goes_on = (

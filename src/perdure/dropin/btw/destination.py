@@ -83,7 +83,9 @@ class Destination:
         self.name = name
         self.path = root / name
         if not self.path.is_dir():
-            raise UsageError(f"there is no directory {self.path}", hint="make it; btw-backup makes none")
+            raise UsageError(
+                f"there is no directory {self.path}", hint="make it; btw-backup makes none"
+            )
 
     def contents(self) -> Contents:
         """Look at the names in it. Raises OSError."""
@@ -107,7 +109,16 @@ class Destination:
     def next_time(self, now: datetime, contents: Contents) -> datetime:
         """Give the time of the next backup: now, but later than all there are, whatever the clock says."""
         whole = now.astimezone(UTC).replace(microsecond=0)
-        return max([whole, *(time + _SECOND for time in [contents.newest, *map(_time, contents.unfinished)] if time)])
+        return max(
+            [
+                whole,
+                *(
+                    time + _SECOND
+                    for time in [contents.newest, *map(_time, contents.unfinished)]
+                    if time
+                ),
+            ]
+        )
 
     def unfinished(self, name: str) -> Path:
         """Give the path under which something is made that will be called ``name``."""
@@ -136,8 +147,9 @@ class Destination:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             end = os.fstat(descriptor).st_size
-            torn = bool(end) and os.pread(descriptor, 1, end - 1) != b"\n"
-            write_all(descriptor, f"{'\n' if torn else ''}{line}\n".encode(), end)
+            torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+            before = b"\n" if torn else b""
+            write_all(descriptor, before + line.encode() + b"\n", end)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -66,7 +66,9 @@ class Journal:
     @contextmanager
     def _open(self) -> Iterator[int]:
         new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(
+            self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         try:
             self._wait.until(
                 lambda: fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), str(self.path)

@@ -38,7 +38,11 @@ def verify(children: Children, repository: Path, time: datetime) -> None:
         _PROGRAM, ["verify", "--at", _at(time), repository], accepted=(0, 1, 2, 4, 8, 12)
     )
     if status:
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if "deprecated" not in line]
+        lines = [
+            line
+            for line in said.decode("utf-8", "replace").splitlines()
+            if "deprecated" not in line
+        ]
         why = " ".join(" ".join(lines).split())[:500]
         raise DamageFound(f"{repository} at {_at(time)} is damaged: {why}")
 

@@ -20,6 +20,7 @@ DATA = "rdiff-backup-data"
 
 _TIME = r"(\d{4}-\d\d-\d\d)T(\d\d)[:-](\d\d)[:-](\d\d)(Z|[+-]\d\d[:-]\d\d)"
 _CURRENT = re.compile(rf"current_mirror\.{_TIME}\.data(?:\.gz)?")
+_STAMP = re.compile(rf"\.{_TIME}\.")
 _INCREMENT = re.compile(rf"increments\.{_TIME}\.dir")
 
 
@@ -58,6 +59,12 @@ def sessions_in(names: Iterable[str]) -> Sessions:
     last = min(markers)
     times = tuple(sorted({time for time in older if time < last} | {last}))
     return Sessions(Condition.SOUND if len(markers) == 1 else Condition.INTERRUPTED, times)
+
+
+def time_in(name: str) -> datetime | None:
+    """Give the session's time that stands in a name; None if there is none."""
+    found = _STAMP.search(name)
+    return _time(found) if found else None
 
 
 def _time(found: re.Match[str]) -> datetime:

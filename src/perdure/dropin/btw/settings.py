@@ -29,9 +29,7 @@ _UNITS = {
 }
 _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
 _IN_UNITS = re.compile(
-    r"\s*,?\s*".join(
-        rf"(?:(?P<{name}>{_NUMBER})\s*(?:{words}))?" for name, words in _UNITS.items()
-    )
+    r"\s*,?\s*".join(rf"(?:(?P<{name}>{_NUMBER})\s*(?:{words}))?" for name, words in _UNITS.items())
 )
 _CLOCK = re.compile(
     rf"(?:(?P<weeks>\d{{1,6}})\s*(?:{_UNITS['weeks']})\s*,?\s*)?"
@@ -58,7 +56,11 @@ def parse_span(text: str) -> timedelta:
         return timedelta(seconds=float(plain))
     for form in (_IN_UNITS, _CLOCK):
         found = form.fullmatch(plain.removeprefix("+").strip())
-        parts = {name: float(number) for name, number in found.groupdict().items() if number} if found else {}
+        parts = (
+            {name: float(number) for name, number in found.groupdict().items() if number}
+            if found
+            else {}
+        )
         if parts:
             return timedelta(**parts)
     raise UsageError(f"{text!r} is no span of time", hint="write 24h, 7d, 1 week or 12:30:00")

@@ -52,9 +52,9 @@ class State:
     unreadable: tuple[int, ...] = ()
     """Numbers of lines, from 1."""
 
-    def of(self, kind: Kind) -> tuple[str, ...]:
-        """The paths of one kind."""
-        return tuple(item.path for item in self.pending if item.kind is kind)
+    def of_kind(self, kind: Kind) -> tuple[Item, ...]:
+        """The pending items of one kind."""
+        return tuple(item for item in self.pending if item.kind is kind)
 
 
 def replay(data: bytes) -> State:
