@@ -50,9 +50,7 @@ class Session:
 
     def place(self, location: str) -> Store:
         """Give the store of a location, which need not be the repository's. Raises UsageError."""
-        store = reach(
-            location, self.settings.environment, self.output.warning, self.output.traffic
-        )
+        store = reach(location, self.settings.environment, self.output.warning, self.output.traffic)
         limit = self.settings.upload_limit
         if limit is None:
             return store

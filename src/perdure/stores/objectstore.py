@@ -42,7 +42,9 @@ _HINTS = {
     "QuotaExceeded": "make room there; what was stored before is whole",
     "XMinioStorageFull": "make room there; what was stored before is whole",
 }
-_FORBIDDEN = "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
+_FORBIDDEN = (
+    "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
+)
 _FORBIDDEN += f" Delete (of locks). Or they are wrong: {_KEYS}"
 _UNREACHABLE = "is the endpoint right, and can this machine reach it?"
 

@@ -31,7 +31,9 @@ _AMAZON = re.compile(r"s3(?:[.-](?P<region>[a-z0-9-]+))?\.amazonaws\.com(?:\.cn)
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,254}")
 TIMEOUT = 300.0
 """Seconds that a request may take, however it goes on: 16 MiB at 56 KB a second."""
-_FORMS = "write s3://bucket/prefix?endpoint=https://host, gs://bucket/prefix or az://container/prefix"
+_FORMS = (
+    "write s3://bucket/prefix?endpoint=https://host, gs://bucket/prefix or az://container/prefix"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,17 @@ def _from_host(rest: str) -> Place:
 
 def _checked(scheme: str, bucket: str, prefix: str, options: dict[str, str]) -> Place:
     prefix = prefix.strip("/")
-    if not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(f"{prefix or 'x'}".split("/")):
+    if not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(
+        f"{prefix or 'x'}".split("/")
+    ):
         raise ValueError(bucket)
     endpoint = options.get("endpoint")
     if endpoint is not None:
         parts = urlsplit(endpoint)
         if parts.scheme not in {"http", "https"} or not parts.hostname or (parts.port or 1) < 1:
             raise UsageError(
-                f"{endpoint!r} is no endpoint", hint="write endpoint=https://host or http://host:port"
+                f"{endpoint!r} is no endpoint",
+                hint="write endpoint=https://host or http://host:port",
             )
     return Place(
         scheme,

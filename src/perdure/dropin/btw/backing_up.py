@@ -1,8 +1,8 @@
-"""Making one backup: of a directory as a tar file or into an rdiff-backup repository, of a database, of globals.
+"""Making one backup: of a directory, of a database, of globals.
 
-The order is what makes it safe: the data complete under a name that is no backup's; then the line in the state
-file that it has to be copied; then its own name. An increment changes a repository in place; there the line comes
-first, and a session that was cut short is taken back by the next run.
+The order is what makes it safe: the data complete under a name that is no backup's; then the line in the
+state file that it has to be copied; then its own name. An increment changes a repository in place; there
+the line comes first, and a session that was cut short is taken back by the next run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Workshop:
 
 
 def back_up_files(shop: Workshop, job: Job, source: str, destination: Destination) -> None:
-    """Make one backup of a directory. Raises BackupIncomplete for files that changed meanwhile; PerdureError."""
+    """Make one backup of a directory. Raises PerdureError; BackupIncomplete where files changed meanwhile."""
     destination.clear()
     if job.type is JobType.TAR:
         changed = _add_tar(shop, source, destination)

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.dropin.btw.s3cmd import Connection
 from perdure.errors import StoreError, UsageError
-from perdure.stores.objectstore import PAGE, ObjectStore
+from perdure.stores.objectstore import ObjectStore
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
 
+_PAGE = 1000
+"""Names that a server gives in one answer to a list."""
 _PART = 16 << 20
 _MOST_PARTS = 9000
 _AT_ONCE = 4
@@ -77,7 +79,7 @@ class Bucket(ObjectStore):
         """List names, sizes and tags. Raises StoreError."""
         with self._explained("list", folder or "the objects", bucket_only=True):
             for page in self._obstore.list(
-                self._client, folder.strip("/") or None, chunk_size=PAGE
+                self._client, folder.strip("/") or None, chunk_size=_PAGE
             ):
                 for each in page:
                     yield Found(each["path"], each["size"], (each["e_tag"] or "").strip('"'))
@@ -128,7 +130,7 @@ def open_bucket(connection: Connection, *, encrypted: bool) -> Bucket:
     from obstore.store import S3Store
 
     endpoint = connection.endpoint
-    config = {
+    config: dict[str, Any] = {
         "region": connection.region,
         "endpoint": endpoint,
         "access_key_id": connection.access_key,
@@ -148,14 +150,14 @@ def open_bucket(connection: Connection, *, encrypted: bool) -> Bucket:
             options["root_certificate"] = Path(connection.certificates).read_bytes()
         except OSError as error:
             raise UsageError(f"cannot read {connection.certificates}: {error.strerror}") from None
-    fixed: Any = {
+    fixed = {
         "virtual_hosted_style_request": connection.virtual_host,
         "disable_bulk_delete": True,
     }
     try:
         client: Client = S3Store(
             connection.bucket,
-            config={**{name: value for name, value in config.items() if value}, **fixed},
+            config={**{name: value for name, value in config.items() if value}, **fixed},  # type: ignore[arg-type]
             prefix=connection.prefix or None,
             client_options=options,  # type: ignore[arg-type]
             retry_config={"max_retries": _RETRIES, "retry_timeout": _PATIENCE},

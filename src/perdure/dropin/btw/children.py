@@ -1,4 +1,4 @@
-"""The programs that do the work: found on the PATH, run with argument lists, their exit status always looked at."""
+"""The programs that do the work: run with argument lists, and their exit status is always looked at."""
 
 from __future__ import annotations
 

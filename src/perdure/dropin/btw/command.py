@@ -1,7 +1,7 @@
 """The command line of btw-backup: its arguments, output and exit codes.
 
-0 done; 1 failed; 2 wrong usage; 3 the backup was made, but its copy is not complete, or files changed while they
-were read (btw-backup exits with 0 there); 130 interrupted.
+0 done; 1 failed; 2 wrong usage; 3 the backup was made, but its copy is not complete, or files changed
+while they were read (btw-backup exits with 0 there); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import grp
 import os
 import pwd
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure.dropin.btw.arguments import KEEP_COUNTS, PROGRAM, parse
-from perdure.errors import INTERRUPTED, BackupIncomplete, PerdureError, UsageError
+from perdure.errors import INTERRUPTED, BackupIncomplete, DamageFound, PerdureError, UsageError
 
 if TYPE_CHECKING:
     from perdure.dropin.btw.backing_up import Workshop
@@ -48,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
     except BackupIncomplete as error:
         return _fail(error.exit_code, str(error), error.hint)
     except PerdureError as error:
-        return _fail(_FAILED, str(error), error.hint)
+        code = error.exit_code if given.command in _OURS else _FAILED
+        return _fail(code, str(error), error.hint)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(_FAILED, f"{where}{error.strerror or error}", None)
@@ -225,6 +227,88 @@ def _sync_state(run: _Run) -> None:
         raise UsageError("must specify --list or --reset")
 
 
+def _restore(run: _Run) -> None:
+    from perdure.dropin.btw import restoring
+    from perdure.dropin.btw.locking import destination_locked
+    from perdure.dropin.btw.names import destination_name
+    from perdure.model import parse_time
+
+    given = run.given
+    if bool(given.target) == bool(given.into_database):
+        raise UsageError("name a target, or --into-database, and not both")
+    at = parse_time(given.at) if given.at else None
+    target = Path(given.target).absolute() if given.target else None
+    form = restoring.Form(archive=given.archive, database=given.into_database)
+    if given.offsite:
+        remote = run.copying().remote
+        there = restoring.contents_there(remote, destination_name(given.dst))
+        chosen = restoring.choose(there, at)
+        with tempfile.TemporaryDirectory(
+            prefix=".btw-", dir=target.parent if target else None
+        ) as scratch:
+            fetched = restoring.fetch(remote, chosen, Path(scratch))
+            made = restoring.restore(run.children(), fetched, target, form)
+    else:
+        destination = run.destination()
+        with destination_locked(run.configuration.folder, destination.name, run.wait) as lock:
+            chosen = restoring.choose(destination.contents(), at)
+            made = restoring.restore(run.children(lock), chosen, target, form)
+    run.say(f"{PROGRAM}: restored {chosen.time:%Y-%m-%dT%H:%M:%S} to {made}")
+
+
+def _verify(run: _Run) -> None:
+    from perdure.dropin.btw.destination import Destination
+    from perdure.dropin.btw.locking import destination_locked
+    from perdure.dropin.btw.names import destination_name
+    from perdure.dropin.btw.syncing import destinations_below
+    from perdure.dropin.btw.verifying import verify, verify_copy
+
+    root = run.configuration.root
+    names = [destination_name(name) for name in run.given.dst] or list(destinations_below(root))
+    remote = run.copying().remote if run.given.offsite else None
+    bad = 0
+    for name in names:
+        destination = Destination(root, name)
+        with destination_locked(run.configuration.folder, name, run.wait) as lock:
+            findings = [*verify(run.children(lock), destination)]
+            findings += verify_copy(remote, destination) if remote else []
+        for finding in findings:
+            if finding.problem:
+                bad += 1
+                run.warning(f"{finding.name}: {finding.problem}")
+            else:
+                run.say(f"{finding.name}: good")
+    if bad:
+        raise DamageFound(f"{bad} of the backups or their copies cannot be relied on")
+
+
+def _forget(run: _Run) -> None:
+    from perdure.dropin.btw.keeping import decide, delete
+    from perdure.dropin.btw.locking import destination_locked
+    from perdure.retention import Policy, parse_count, parse_duration
+
+    given = vars(run.given)
+    rules: dict[str, Any] = {
+        name: parse_count(given[f"keep_{name}"]) for name in KEEP_COUNTS if given[f"keep_{name}"]
+    }
+    if run.given.keep_within:
+        rules["within"] = parse_duration(run.given.keep_within)
+    policy = Policy(**rules)
+    destination = run.destination()
+    remote = run.copying().remote if run.given.offsite else None
+    with destination_locked(run.configuration.folder, destination.name, run.wait):
+        for decision in decide(destination, policy, _now()):
+            name = decision.backup.path.name
+            if decision.kept:
+                run.say(f"keep {name}: {'; '.join(decision.reasons)}")
+            else:
+                run.say(
+                    f"{'would delete' if run.given.dry_run else 'delete'} {name}: no rule keeps it"
+                )
+                if not run.given.dry_run:
+                    delete(destination, decision, remote)
+
+
 _COMMANDS: dict[str, Callable[[_Run], None]] = {
     "fs-init": _fs_init,
     "fs": _fs,
@@ -232,7 +316,12 @@ _COMMANDS: dict[str, Callable[[_Run], None]] = {
     "db": _db,
     "sync": _sync,
     "sync-state": _sync_state,
+    "restore": _restore,
+    "verify": _verify,
+    "forget": _forget,
 }
+_OURS = {"restore", "verify", "forget"}
+"""Commands that btw-backup has not; they end with the codes that Perdure's have."""
 
 
 def _folder(given: str | None) -> Path:

@@ -3,8 +3,8 @@
 ``config.py``                general settings
 ``db/global.py``             settings for the globals; also found beside ``config.py``, as documented
 ``db/<database>.py``         settings for a database; likewise
-``<name>.<hash>/``           the working directory of a file backup: ``src``, a link to its source, ``config.py``
-                             and ``backup/``
+``<name>.<hash>/``           the working directory of a file backup: ``src``, a link to its source,
+                             ``config.py`` and ``backup/``
 
 A file counts only if it belongs to root or to who runs this, and nobody else may write it or its directory.
 """

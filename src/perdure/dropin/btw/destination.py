@@ -171,7 +171,7 @@ def _time(path: Path) -> datetime | None:
 
 def _names_in(path: Path) -> Sequence[str]:
     try:
-        return os.listdir(path)
+        return [entry.name for entry in path.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return ()
 

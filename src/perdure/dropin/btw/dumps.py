@@ -1,11 +1,12 @@
 """Dumps of PostgreSQL databases and globals, by the server's own programs.
 
-Their arguments are lists, their status decides. A database's name is passed as ``dbname='...'``, so that nothing in
-it is taken for an option or a connection string. Everything else comes from libpq's environment.
+Their arguments are lists, their status decides. A database's name is passed as ``dbname='...'``, so that
+nothing in it is taken for an option or a connection string. Everything else comes from libpq's
+environment.
 
-Two dumps are the same if what they would restore is. In a database's dump (``pg_dump -Fc``) lies the time, so the
-text is compared that pg_restore makes of it. In texts of PostgreSQL 15.14, 16.10, 17.6 and later a random key
-stands in ``\\restrict`` and ``\\unrestrict``; it is left out of the comparison.
+Two dumps are the same if what they would restore is. In a database's dump (``pg_dump -Fc``) lies the
+time, so the text is compared that pg_restore makes of it. In texts of PostgreSQL 15.14, 16.10, 17.6 and
+later a random key stands in ``\\restrict`` and ``\\unrestrict``; it is left out of the comparison.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The state file on the disk: read and appended to under its lock, each line synced.
 
-The lock is btw-backup's own (an exclusive ``lockf`` on the file), so that the two programs wait for each other; it is
-held for a line, never for a copy.
+The lock is btw-backup's own (an exclusive ``lockf`` on the file), so that the two programs wait for each
+other; it is held for a line, never for a copy.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """The copy of an rdiff-backup repository in a bucket, which can be restored at every moment.
 
-A session changes a repository in several files: the newest state in place, and beside it what leads back. In a
-bucket, no two objects change at once; so a change is prepared beside the directory, and then carried out:
+A session changes a repository in several files: the newest state in place, and beside it what leads back.
+In a bucket, no two objects change at once; so a change is prepared beside the directory, and then carried
+out:
 
 1. what is new or changed is written to ``.btw-staged/<time>/files/...`` in the destination;
 2. ``.btw-staged/<time>/redo.json`` says what has to be moved from there, and what a newer session has
    replaced. When that object is there, the copy is the new state; before, it is the old one;
 3. the files are copied to their places, the replaced ones deleted, then ``redo.json``, then the rest.
 
-Whoever reads while ``redo.json`` is there takes what it names from the staged files. A run that finds one completes
-its work first; staged files without one are remains of a killed run, and are deleted. A directory that is not
-there yet needs none of this: its ``current_mirror`` marker, without which it is no repository, is written last.
+Whoever reads while ``redo.json`` is there takes what it names from the staged files. A run that finds one
+completes its work first; staged files without one are remains of a killed run, and are deleted. A
+directory that is not there yet needs none of this: its ``current_mirror`` marker, without which it is no
+repository, is written last.
 
 ``redo.json``: ``{"version": 1, "moved": [names], "removed": [names]}``, names relative to the repository.
 """
@@ -69,8 +71,8 @@ def plan_change(
 ) -> Change:
     """Compare a repository (names and sizes) with its copy.
 
-    A name with a session's time in it never gets another content, so the size tells; ``thorough`` compares the
-    content of these, too. Deleted is only what rdiff-backup's own sessions replaced.
+    A name with a session's time in it never gets another content, so the size tells; ``thorough``
+    compares the content of these, too. Deleted is only what rdiff-backup's own sessions replaced.
     """
 
     def differs(name: str, size: int) -> bool:
@@ -136,25 +138,41 @@ def complete(remote: Remote, path: str) -> None:
             remote.delete(name)
 
 
-def fetch_repository(remote: Remote, path: str, target: Path) -> None:
-    """Write the copy of a repository, as it can be restored now, into a new folder. Raises StoreError, OSError."""
+def sources_of(remote: Remote, path: str) -> Mapping[str, str]:
+    """Give the files of a repository's copy, as it can be restored now, and which objects hold them.
+
+    Raises StoreError, RepositoryDamaged.
+    """
     staged = _staged(path)
     prepared = {found.name for found in remote.objects(staged)}
     names = {found.name.removeprefix(f"{path}/"): found.name for found in remote.objects(path)}
     if f"{staged}/{_REDO}" in prepared:
         redo = _redo(remote, path)
-        for name in redo.moved:
-            names[name] = f"{staged}/{_FILES}/{name}"
+        names |= {name: f"{staged}/{_FILES}/{name}" for name in redo.moved}
         for name in redo.removed:
             names.pop(name, None)
-    for name, source in sorted(names.items()):
+    for name in names:
         if {"", ".", ".."} & set(name.split("/")):
-            raise RepositoryDamaged(f"{source} in {remote.location} is no name of a file")
+            raise RepositoryDamaged(f"{name!r} in {remote.location} is no name of a file")
+    return names
+
+
+def fetch_repository(remote: Remote, path: str, target: Path) -> None:
+    """Write a repository's copy, as it can be restored now, into a new folder. Raises StoreError, OSError."""
+    for name, source in sorted(sources_of(remote, path).items()):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         remote.fetch(source, target / name)
     (target / DATA / "increments").mkdir(
         parents=True, exist_ok=True
     )  # buckets have no empty folders
+
+
+def delete_repository(remote: Remote, path: str) -> None:
+    """Delete a repository's copy, its markers first: without them it is no repository. Raises StoreError."""
+    complete(remote, path)
+    names = [found.name for found in remote.objects(path)]
+    for name in sorted(names, key=lambda name: f"/{_MARKER}" not in name):
+        remote.delete(name)
 
 
 def _carry_out(remote: Remote, path: str, redo: Redo) -> None:

@@ -1,8 +1,8 @@
 """The program rdiff-backup (2.2), called so that its status tells the truth.
 
 What is worked around: a backup after an interrupted one exits 2, so the repository is taken back first; a
-change that keeps size and second is not seen, so the file gets a time of its own; restore exits 0 whatever the
-checksums say, so a version is verified before.
+change that keeps size and second is not seen, so the file gets a time of its own; restore exits 0
+whatever the checksums say, so a version is verified before.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the names in an rdiff-backup repository tell: its sessions, and whether the last one was completed.
 
-Of the names in ``rdiff-backup-data`` (rdiff-backup 2.2) these matter; a time is ISO 8601 with ``Z`` or an offset:
+Of the names in ``rdiff-backup-data`` (rdiff-backup 2.2) these matter; a time is ISO 8601 with ``Z`` or an
+offset:
 
 ``current_mirror.<time>.data``   the session whose state the files outside have. None: the first session never
                                  ended, this is no backup. Two: the newer session never ended, and its changes

@@ -1,9 +1,10 @@
 """The settings of an s3cmd configuration file, as far as they say how to reach a bucket.
 
-The file is lines ``name = value`` below ``[default]``. Used are ``access_key``, ``secret_key``, ``access_token``,
-``host_base``, ``host_bucket``, ``bucket_location``, ``use_https``, ``check_ssl_certificate``, ``ca_certs_file``,
-``proxy_host``, ``proxy_port`` and ``kms_key``. A file that has s3cmd encrypt by itself (``encrypt = True``) is
-refused: what would be copied here is not what was copied before.
+The file is lines ``name = value`` below ``[default]``. Used are ``access_key``, ``secret_key``,
+``access_token``, ``host_base``, ``host_bucket``, ``bucket_location``, ``use_https``,
+``check_ssl_certificate``, ``ca_certs_file``, ``proxy_host``, ``proxy_port`` and ``kms_key``. A file that
+has s3cmd encrypt by itself (``encrypt = True``) is refused: what would be copied here is not what was
+copied before.
 """
 
 from __future__ import annotations

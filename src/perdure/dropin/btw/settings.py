@@ -1,7 +1,7 @@
 """The settings in btw-backup's configuration files, which are Python there and data here.
 
-A file is lines of the form ``NAME = literal``: a text, a whole number, True, False or None. Anything else that
-Python might do is refused, with its line; nothing is ever run.
+A file is lines of the form ``NAME = literal``: a text, a whole number, True, False or None. Anything else
+that Python might do is refused, with its line; nothing is ever run.
 
 A span of time is what pytimeparse reads: numbers with units (``24h``, ``7d``, ``1 week, 2 days``,
 ``1h30m``), a clock (``12:30:00``, ``2 days, 4:13:02``), or a number of seconds.

@@ -1,8 +1,9 @@
 """Bringing the copy up to date: what the state file says is pending, and what a look at both sides shows.
 
-The state file only says where to look first. What is really pending is the difference between the backups here and
-the objects there, and that is compared in every run: for its own destination after a backup, for all by ``sync``, with
-every content by ``sync --full``. Nothing is deleted there because it is missing here.
+The state file only says where to look first. What is really pending is the difference between the backups
+here and the objects there, and that is compared in every run: for its own destination after a backup, for
+all by ``sync``, with every content by ``sync --full``. Nothing is deleted there because it is missing
+here.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Copying:
         self._run(lambda: pending_in(destination, self.remote), own=destination.name)
 
     def all(self) -> None:
-        """Copy what is pending, and all backups below ROOT_PATH that are not there. Raises BackupIncomplete."""
+        """Copy what is pending, and all backups that are not there. Raises BackupIncomplete."""
         self._run(self._pending_anywhere, own=None)
 
     def _pending_anywhere(self) -> Iterator[Item]:
@@ -150,9 +151,9 @@ class Copying:
 
     def _file(self, name: str, found: Found | None, *, thorough: bool) -> None:
         path = self.root / name
-        if found and found.size == path.stat().st_size:
-            if not thorough or has_content(path, found.tag):
-                return
+        there = found is not None and found.size == path.stat().st_size
+        if found and there and (not thorough or has_content(path, found.tag)):
+            return
         self.remote.put_file(name, path)
 
     def _repository(self, name: str, *, thorough: bool) -> None:
@@ -176,7 +177,7 @@ class Copying:
 
 
 def pending_in(destination: Destination, remote: Remote) -> Iterator[Item]:
-    """Compare a destination's backups, by names and sizes, with the objects there. Raises StoreError, OSError."""
+    """Compare a destination's names and sizes with the objects there. Raises StoreError, OSError."""
     there = {found.name: found for found in remote.objects(destination.name)}
     staged = f"{destination.name}/{offsite.STAGED}/"
     prepared = {
@@ -210,7 +211,7 @@ def destinations_below(root: Path) -> Iterator[str]:
 
 
 def everything_below(root: Path, prefix: str) -> Iterator[tuple[str, bool]]:
-    """Give all files below a folder of ROOT_PATH, and repositories as one; links are left out, as s3cmd does."""
+    """Give all files below a folder, and repositories as one; links are left out, as s3cmd does."""
     for folder, names, files in os.walk(root / prefix):
         names[:] = sorted(name for name in names if not name.startswith(UNFINISHED))
         base = Path(folder)
