@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.errors import UsageError
 
@@ -35,8 +35,8 @@ class Connection:
     endpoint: str | None
     virtual_host: bool
     access_key: str
-    secret_key: str
-    token: str
+    secret_key: str = field(repr=False)
+    token: str = field(repr=False)
     kms_key: str
     checks_certificate: bool
     certificates: str
