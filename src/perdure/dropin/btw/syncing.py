@@ -34,6 +34,8 @@ from perdure.model import Observer
 EVERYTHING = Item(Kind.SYNC, "")
 """All of ROOT_PATH, every content compared."""
 
+_OF_READERS = {f"{DATA}/restore.log", f"{DATA}/lock.yml"}
+
 
 @dataclass
 class Copying:
@@ -226,13 +228,14 @@ def everything_below(root: Path, prefix: str) -> Iterator[tuple[str, bool]]:
 
 
 def files_of(path: Path) -> Mapping[str, int]:
-    """Give names, relative to a directory, and sizes of the files in it."""
+    """Give names, relative to a repository, and sizes of its files, but for those that reading it makes."""
     found = {}
     for folder, _, files in os.walk(path):
         for name in files:
             file = Path(folder, name)
-            if file.is_file() and not file.is_symlink():
-                found[str(file.relative_to(path))] = file.stat().st_size
+            relative = str(file.relative_to(path))
+            if relative not in _OF_READERS and file.is_file() and not file.is_symlink():
+                found[relative] = file.stat().st_size
     return found
 
 
