@@ -36,6 +36,8 @@ class BackupRequest:
     dry_run: bool = False
     read_all: bool = False
     """Read all files of trees, those that have not changed, too."""
+    made: datetime | None = None
+    """When an older backup was made that is brought in; None: now. The snapshot is dated so."""
     job_names: Mapping[str, str] = field(default_factory=dict)
     """The job of a source, by its name: that one job fails does not stop the others. What has none is one."""
 
@@ -126,8 +128,14 @@ def backup(
     """
     started = clock()
     snapshots = repository.snapshots()
-    time = _time(started, snapshots, observer)
-    reading = Reading(snapshots, started, request.hostname, request.verify_source, request.read_all)
+    time = request.made or _time(started, snapshots, observer)
+    reading = Reading(
+        snapshots,
+        request.made or started,
+        request.hostname,
+        request.verify_source,
+        request.read_all,
+    )
     with repository.writer(lock) as writer:
         done, failed = read_sources(repository, writer, request.jobs(sources), reading, observer)
         snapshot_id = None

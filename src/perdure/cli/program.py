@@ -6,7 +6,7 @@ import click
 
 from perdure import __version__
 from perdure.cli.commands_backup import backup
-from perdure.cli.commands_btw import btw_backup
+from perdure.cli.commands_btw import btw_backup, import_btw_backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_config import config, schedule
 from perdure.cli.commands_list import log, snapshots
@@ -44,6 +44,7 @@ _COMMANDS = (
     version,
     completion,
     btw_backup,
+    import_btw_backup,
 )
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -80,6 +81,7 @@ class KeptTree:
     top: tuple[Node, ...]
     """One node; of the root all that is in it."""
     parents: tuple[Node, ...]
+    """What the folders are like that lead to it; none if it was not read from the place where it stands."""
     counts: FileCounts
     method: str
     reason: str
@@ -98,9 +100,10 @@ class KeptTree:
     def enter(self, root: Folder) -> None:
         """Enter it into the root of a snapshot."""
         folder = root
-        for parent in self.parents:
-            folder = folder.folder(parent.name)
-            folder.describe(parent)
+        for number, name in enumerate(PurePosixPath(self.record.tree).parts[:-1]):
+            folder = folder.folder(name)
+            if self.parents:
+                folder.describe(self.parents[number])
         for node in self.top:
             if node.name in folder:
                 raise UsageError(
@@ -155,7 +158,7 @@ def keep_tree(
     return KeptTree(
         record=record,
         top=(top,) if cut.tree else keeper.in_top,
-        parents=() if cut.plain else _parents(cut),
+        parents=_parents(cut) if str(cut.path).strip("/") == cut.tree else (),
         counts=counts,
         method="files",
         reason=_reason(earlier, counts, read_all=read_all),

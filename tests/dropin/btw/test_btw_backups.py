@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from btw_site import BtwSite, names_below, site, tree, write  # noqa: F401
+from btw_site import BtwSite, names_below, tree, write
 
 from perdure.dropin.btw.arguments import PROGRAM
 from perdure.dropin.btw.backing_up import Workshop, back_up_files
@@ -92,9 +92,17 @@ def test_fs_init(site: BtwSite, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fs-init", "/x", "x"], ["fs-init", "--type", "zip", "/x", "x"], ["fs", "/x"], ["nothing"], []],
+    [
+        ["fs-init", "/x", "x"],
+        ["fs-init", "--type", "zip", "/x", "x"],
+        ["fs", "/x"],
+        ["nothing"],
+        [],
+    ],
 )
-def test_wrong_usage(site: BtwSite, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(
+    site: BtwSite, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(site, *arguments) == 2
     assert capsys.readouterr().err.startswith("usage: btw-backup")
 

@@ -7,10 +7,11 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from btw_site import BtwSite, copied_site, names_below, tree, write  # noqa: F401
-from object_server import object_server, seaweedfs  # noqa: F401
+from btw_site import BtwSite, names_below, tree, write
+from object_server import seaweedfs
 
 from perdure.dropin.btw import offsite
 from perdure.dropin.btw.bucket import open_bucket
@@ -255,7 +256,7 @@ def test_forget_deletes_here_and_there(
 
 
 class _Recording(http.server.BaseHTTPRequestHandler):
-    headers_seen: list[dict[str, str]] = []
+    headers_seen: ClassVar[list[dict[str, str]]] = []
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -281,9 +282,13 @@ def test_the_server_is_asked_to_encrypt(more: str, encrypted: bool, expected: st
     with http.server.HTTPServer(("127.0.0.1", 0), _Recording) as server:
         pool = Pool(1)
         done = pool.submit(0, lambda _: server.handle_request(), None)
-        text = f"access_key=a\nsecret_key=b\nhost_base=127.0.0.1:{server.server_port}\nhost_bucket=x\n"
+        text = (
+            f"access_key=a\nsecret_key=b\nhost_base=127.0.0.1:{server.server_port}\nhost_bucket=x\n"
+        )
         settings = parse_s3cmd(f"{text}use_https = False\n{more}")
-        open_bucket(connection(settings, "s3://foo/x", None), encrypted=encrypted).put("name", b"data")
+        open_bucket(connection(settings, "s3://foo/x", None), encrypted=encrypted).put(
+            "name", b"data"
+        )
         done.result(60)
         pool.close()
     seen = _Recording.headers_seen.pop()

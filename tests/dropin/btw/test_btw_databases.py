@@ -7,13 +7,12 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
 import pytest
-from btw_site import BtwSite, names_below, site, write  # noqa: F401
-from postgresql import PostgreSQL, postgresql  # noqa: F401
+from btw_site import BtwSite, names_below, write
+from postgresql import PostgreSQL
 
 from perdure.dropin.btw.command import main
 from perdure.dropin.btw.dumps import connection
@@ -23,7 +22,7 @@ UNCHANGED = "no change in the data to be backed up: skipping creation of new"
 
 
 @pytest.fixture
-def database(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def database(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty database, and a way to it in the environment."""
     if shutil.which("rdiff-backup", path=f"{Path(sys.executable).parent}:/usr/bin") is None:
         pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
@@ -31,7 +30,7 @@ def database(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("PGUSER", postgresql.user)
     name = re.search(r"dbname='(\w+)'", postgresql.database())
     assert name
-    yield name[1]
+    return name[1]
 
 
 def sql(name: str, *statements: str) -> list[tuple[object, ...]]:
@@ -74,7 +73,9 @@ def test_a_database(site: BtwSite, database: str, capsys: pytest.CaptureFixture[
     assert len(versions) == 3
     assert names_below(site.root / "dst") == [first[0], "log.txt"]
     run(site, "verify", "dst", code=0)
-    for number, rows in enumerate([[(1, "one")], [(1, "one"), (2, "two")], [(1, "uno"), (2, "two")]]):
+    for number, rows in enumerate(
+        [[(1, "one")], [(1, "one"), (2, "two")], [(1, "uno"), (2, "two")]]
+    ):
         new = f"{database}_{number}"
         run(site, "restore", "--at", versions[number], "dst", "--into-database", new, code=0)
         assert sql(new, "select n, words from t order by n") == rows
@@ -140,7 +141,9 @@ def test_a_pg_restore_that_fails_says_nothing_about_change(
     run(site, "db", database, "dst")
     fake = tmp_path / "bin"
     fake.mkdir()
-    (fake / "pg_restore").write_text("#!/bin/sh\necho 'one of -d and -f must be specified' >&2\nexit 1\n")
+    (fake / "pg_restore").write_text(
+        "#!/bin/sh\necho 'one of -d and -f must be specified' >&2\nexit 1\n"
+    )
     (fake / "pg_restore").chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake}:{os.environ['PATH']}")
     sql(database, "create table t ()")

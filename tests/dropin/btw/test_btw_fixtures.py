@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from btw_fixtures import Fixtures, fixtures  # noqa: F401
+from btw_fixtures import Fixtures
 
 from perdure.dropin.btw.command import main
 from perdure.dropin.btw.configuration import Configuration, JobType, Rotation

@@ -1,4 +1,4 @@
-"""The copy: it can be restored at every moment, and the next run completes it, wherever the last one stopped."""
+"""The copy: it can be restored at every moment, and the next run completes it, wherever one stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from btw_site import BtwSite, site, tree  # noqa: F401
+from btw_site import BtwSite, tree
 
 from perdure.dropin.btw import offsite
 from perdure.dropin.btw.bucket import Found, has_content, part_size
@@ -119,7 +119,9 @@ def step(site: BtwSite, *times: str) -> dict[str, bytes | str]:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("forgotten", [False, True], ids=["journal", "no-journal"])
-def test_a_copy_can_be_restored_wherever_it_stops(site: BtwSite, after: bool, forgotten: bool) -> None:
+def test_a_copy_can_be_restored_wherever_it_stops(
+    site: BtwSite, after: bool, forgotten: bool
+) -> None:
     """Fail at each call in turn; then the copy is the old state or the new one, and the next run ends it."""
     destination = Destination(site.root, site.destination("dst").name)
     old = step(site, FIRST, SECOND)
@@ -331,7 +333,11 @@ def test_a_damaged_redo_is_refused(site: BtwSite) -> None:
     from perdure.errors import RepositoryDamaged
 
     remote = Memory()
-    for text in (b"{", b'{"version": 2, "moved": [], "removed": []}', b'{"version":1,"moved":["../x"],"removed":[]}'):
+    for text in (
+        b"{",
+        b'{"version": 2, "moved": [], "removed": []}',
+        b'{"version":1,"moved":["../x"],"removed":[]}',
+    ):
         remote.held = {f"dst/{offsite.STAGED}/{NAME}/redo.json": text}
         with pytest.raises(RepositoryDamaged):
             offsite.complete(remote, f"dst/{NAME}")

@@ -29,7 +29,12 @@ def test_hashes_are_those_of_btw_backup(path: str, expected: str) -> None:
 def test_times() -> None:
     assert time_name(NOW) == "2026-11-21T04:06:08"
     assert time_of("2026-11-21T04:06:08.tbz") == time_of("2026-11-21T04:06:08") == NOW
-    for name in ("log.txt", "2026-11-21T04:06:08.tbz.1", "2026-13-21T04:06:08", "x2026-11-21T04:06:08"):
+    for name in (
+        "log.txt",
+        "2026-11-21T04:06:08.tbz.1",
+        "2026-13-21T04:06:08",
+        "x2026-11-21T04:06:08",
+    ):
         assert time_of(name) is None
 
 
@@ -108,9 +113,7 @@ def test_no_spans(text: str) -> None:
 def test_state_lines_tell_what_is_pending() -> None:
     one, all_ = Item(Kind.PUSH, "a b/ü.tbz"), Item(Kind.SYNC, "")
     lines = begun(one, NOW) + begun(all_, NOW)
-    assert lines.decode() == (
-        "2026-11-21T04:06:08 +push a b/ü.tbz\n2026-11-21T04:06:08 +sync \n"
-    )
+    assert lines.decode() == ("2026-11-21T04:06:08 +push a b/ü.tbz\n2026-11-21T04:06:08 +sync \n")
     assert replay(lines).pending == (one, all_)
     assert replay(lines + done(one, NOW) + done(one, NOW)).pending == (all_,)
 
@@ -146,7 +149,7 @@ def test_sessions() -> None:
     assert sessions_in(names[1:]).condition is Condition.UNFINISHED
 
 
-S3CFG = "[default]\n# no\naccess_key = AK\nsecret_key = \"S=K%\"\nhost_base = {base}\nhost_bucket = {bucket}\n"
+S3CFG = '[default]\n# no\naccess_key = AK\nsecret_key = "S=K%"\nhost_base = {base}\nhost_bucket = {bucket}\n'
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def _sound(shop: Workshop, destination: Destination) -> Repository | None:
     if last and last.sessions.condition is Condition.INTERRUPTED:
         rdiff.take_back(shop.children, last.path)
         sync_all(last.path)
-        last = destination.contents().last_repository
+        return destination.contents().last_repository
     return last
 
 

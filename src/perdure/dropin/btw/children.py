@@ -98,6 +98,15 @@ class Children:
             raise failed(program, child.returncode, said)
 
 
+def our_environment(environment: Mapping[str, str], programs: Path) -> Mapping[str, str]:
+    """Give the environment of child processes: ours, but for UTC, in which rdiff-backup writes its names.
+
+    ``programs`` is the folder of Python's own programs, where an installed extra puts rdiff-backup.
+    """
+    path = environment.get("PATH", os.defpath)
+    return {**environment, "PATH": f"{path}:{programs}", "TZ": "UTC"}
+
+
 def failed(program: str, status: int, said: bytes) -> PerdureError:
     """Give the error for a program that failed: its status and its last lines."""
     how = f"exited with code: {status}" if status >= 0 else f"was ended by signal {-status}"

@@ -107,11 +107,10 @@ class _Run:
         return Destination(self.configuration.root, destination_name(self.given.dst))
 
     def children(self, *kept: int) -> Children:
-        """How programs are run: with our own beside the PATH's, and with UTC for rdiff-backup's names."""
-        from perdure.dropin.btw.children import Children
+        """How programs are run."""
+        from perdure.dropin.btw.children import Children, our_environment
 
-        path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
-        return Children({**os.environ, "PATH": path, "TZ": "UTC"}, kept)
+        return Children(our_environment(os.environ, Path(sys.executable).parent), kept)
 
     def journal(self) -> Journal:
         """The state file."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from perdure.dropin.btw.names import LOG, TBZ, UNFINISHED, time_name, time_of
-from perdure.dropin.btw.repository import DATA, Condition, Sessions, sessions_in
+from perdure.dropin.btw.repository import DATA, TEMPORARY, Condition, Sessions, sessions_in
 from perdure.errors import DamageFound, UsageError
 from perdure.sources.durable import Owner, give, sync_directory, write_all
 
@@ -37,7 +37,8 @@ class Repository:
     @property
     def file(self) -> Path:
         """The one file that it keeps, as it was last. Raises DamageFound."""
-        entries = [entry for entry in self.path.iterdir() if entry.name != DATA]
+        names = (DATA, TEMPORARY)
+        entries = [entry for entry in self.path.iterdir() if not entry.name.startswith(names)]
         if len(entries) != 1 or not entries[0].is_file() or entries[0].is_symlink():
             raise DamageFound(f"{self.path} does not hold exactly one file")
         return entries[0]

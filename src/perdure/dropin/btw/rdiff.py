@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from perdure.dropin.btw.children import Children
+from perdure.dropin.btw.repository import TEMPORARY
 from perdure.errors import DamageFound, PerdureError
 
 _PROGRAM = "rdiff-backup"
@@ -28,8 +29,10 @@ def add_session(children: Children, source: Path, repository: Path, time: dateti
 
 
 def take_back(children: Children, repository: Path) -> None:
-    """Take back a session that never ended. Raises PerdureError."""
+    """Take back a session that never ended, and remove its temporary files. Raises PerdureError."""
     children.run(_PROGRAM, ["regress", repository], accepted=_NEEDED_NOTHING)
+    for path in repository.rglob(f"{TEMPORARY}*"):
+        path.unlink()
 
 
 def verify(children: Children, repository: Path, time: datetime) -> None:

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from enum import Enum
 
 DATA = "rdiff-backup-data"
+TEMPORARY = "rdiff-backup.tmp."
+"""How the names begin of files that a killed rdiff-backup leaves behind."""
 
 _TIME = r"(\d{4}-\d\d-\d\d)T(\d\d)[:-](\d\d)[:-](\d\d)(Z|[+-]\d\d[:-]\d\d)"
 _CURRENT = re.compile(rf"current_mirror\.{_TIME}\.data(?:\.gz)?")

@@ -21,7 +21,7 @@ from perdure.dropin.btw.destination import Destination, Repository, TarFile
 from perdure.dropin.btw.journal import Journal
 from perdure.dropin.btw.locking import Wait, destination_locked
 from perdure.dropin.btw.names import LOG, TBZ, UNFINISHED, time_of
-from perdure.dropin.btw.repository import DATA, Condition, sessions_in
+from perdure.dropin.btw.repository import DATA, TEMPORARY, Condition, sessions_in
 from perdure.dropin.btw.state import Item, Kind
 from perdure.errors import (
     BackupIncomplete,
@@ -228,13 +228,15 @@ def everything_below(root: Path, prefix: str) -> Iterator[tuple[str, bool]]:
 
 
 def files_of(path: Path) -> Mapping[str, int]:
-    """Give names, relative to a repository, and sizes of its files, but for those that reading it makes."""
+    """Give names, relative to a repository, and sizes of its files, but for those of its programs."""
     found = {}
     for folder, _, files in os.walk(path):
         for name in files:
             file = Path(folder, name)
             relative = str(file.relative_to(path))
-            if relative not in _OF_READERS and file.is_file() and not file.is_symlink():
+            if relative in _OF_READERS or name.startswith(TEMPORARY):
+                continue
+            if file.is_file() and not file.is_symlink():
                 found[relative] = file.stat().st_size
     return found
 
