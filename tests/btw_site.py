@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -143,10 +144,17 @@ def names_below(folder: Path) -> Sequence[str]:
 @pytest.fixture
 def site(tmp_path: Path) -> BtwSite:
     """A machine whose bucket nobody answers for."""
+    _needs_bzip2()
     return BtwSite(tmp_path)
 
 
 @pytest.fixture
 def copied_site(tmp_path: Path, object_server: ObjectServer) -> BtwSite:
     """A machine with a bucket."""
+    _needs_bzip2()
     return BtwSite(tmp_path, object_server.bucket(), object_server.endpoint)
+
+
+def _needs_bzip2() -> None:
+    if shutil.which("bzip2") is None:
+        pytest.skip("bzip2 is not installed (Debian: apt-get install bzip2)")

@@ -64,7 +64,7 @@ class Bench:
 @pytest.fixture
 def needs_rdiff() -> None:
     if shutil.which("rdiff-backup", path=PATH) is None:
-        pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
+        pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
 
 
 def run(site: BtwSite, *arguments: str | Path) -> int:

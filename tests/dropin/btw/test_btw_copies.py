@@ -30,7 +30,7 @@ PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 @pytest.fixture(autouse=True)
 def _needs_rdiff() -> None:
     if shutil.which("rdiff-backup", path=PATH) is None:
-        pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
+        pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
 
 
 def run(site: BtwSite, *arguments: str | Path, code: int = 0) -> None:

@@ -25,7 +25,7 @@ UNCHANGED = "no change in the data to be backed up: skipping creation of new"
 def database(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty database, and a way to it in the environment."""
     if shutil.which("rdiff-backup", path=f"{Path(sys.executable).parent}:/usr/bin") is None:
-        pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
+        pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
     monkeypatch.setenv("PGHOST", str(postgresql.host))
     monkeypatch.setenv("PGUSER", postgresql.user)
     name = re.search(r"dbname='(\w+)'", postgresql.database())

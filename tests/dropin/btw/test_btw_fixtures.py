@@ -17,7 +17,7 @@ from perdure.dropin.btw.state import Kind, replay
 
 RDIFF = pytest.mark.skipif(
     shutil.which("rdiff-backup", path=f"{Path(sys.executable).parent}:/usr/bin") is None,
-    reason="rdiff-backup is not installed (pip install perdure[rdiff])",
+    reason="rdiff-backup is not installed (Debian: apt-get install rdiff-backup)",
 )
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def repository(program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     if shutil.which("rdiff-backup", path=f"{Path(sys.executable).parent}:/usr/bin") is None:
-        pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
+        pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
     monkeypatch.setenv("PERDURE_REPOSITORY", str(tmp_path / "repository"))
     monkeypatch.setenv("PERDURE_PASSWORD", "secret")
     assert program("init").code == 0

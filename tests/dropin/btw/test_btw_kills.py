@@ -60,7 +60,7 @@ def timed(site: BtwSite, command: list[str | Path]) -> float:
 @pytest.mark.parametrize("kind", ["tar", "rdiff"])
 def test_file_jobs(copied_site: BtwSite, kind: str) -> None:
     if shutil.which("rdiff-backup", path=PATH) is None:
-        pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
+        pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
     site = copied_site
     chance = random.Random(kind)
     site.init(kind, MAX_INCREMENTAL_COUNT=2)
@@ -117,7 +117,7 @@ def test_database_jobs(
     import psycopg2
 
     if shutil.which("rdiff-backup", path=PATH) is None:
-        pytest.skip("rdiff-backup is not installed (pip install perdure[rdiff])")
+        pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
     site = copied_site
     chance = random.Random(3)
     dsn = postgresql.database()
