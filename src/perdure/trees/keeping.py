@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import PurePosixPath
 
 import msgspec
 
@@ -81,7 +80,6 @@ class KeptTree:
     top: tuple[Node, ...]
     """One node; of the root all that is in it."""
     parents: tuple[Node, ...]
-    """What the folders are like that lead to it; none if it was not read from the place where it stands."""
     counts: FileCounts
     method: str
     reason: str
@@ -100,9 +98,9 @@ class KeptTree:
     def enter(self, root: Folder) -> None:
         """Enter it into the root of a snapshot."""
         folder = root
-        for number, name in enumerate(PurePosixPath(self.record.tree).parts[:-1]):
+        for number, name in enumerate(self.record.tree.split("/")[:-1]):
             folder = folder.folder(name)
-            if self.parents:
+            if self.parents:  # it was read from the place where it stands
                 folder.describe(self.parents[number])
         for node in self.top:
             if node.name in folder:

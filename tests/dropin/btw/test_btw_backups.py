@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from btw_site import BtwSite, names_below, tree, write
+from doubles import PowerCut
 
 from perdure.dropin.btw.arguments import PROGRAM
 from perdure.dropin.btw.backing_up import Workshop, back_up_files
@@ -428,6 +429,30 @@ def test_what_killed_runs_left_is_cleared(site: BtwSite) -> None:
     (bench.destination.path / ".btw-source").mkdir()
     bench.run()
     assert names_below(bench.destination.path) == bench.listing()
+
+
+def test_what_a_power_cut_leaves(site: BtwSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is announced and named is on the disk, whole; and it is announced first."""
+    site.init("tar")
+    bench = Bench(site, "dst")
+    power = PowerCut(monkeypatch)
+    bench.run()
+    (name,) = bench.listing()
+    power.survivors(bench.destination.path, site.folder / "dst-left")
+    assert tree(site.folder / "dst-left") == tree(bench.destination.path)
+    power.survivors(site.config, site.folder / "config-left")
+    assert name in (site.folder / "config-left/sync_state").read_text()
+    assert name_is_announced_first(bench, monkeypatch)
+
+
+def name_is_announced_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> bool:
+    def cut(*_: object) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr(Path, "rename", cut)
+    with pytest.raises(OSError, match="power cut"):
+        bench.run("changed", hours=1)
+    return bench.pending()[-1] == (Kind.PUSH, "dst/2026-01-01T13:00:00.tbz")
 
 
 def test_a_file_that_changes_meanwhile_is_named(site: BtwSite, tmp_path: Path) -> None:

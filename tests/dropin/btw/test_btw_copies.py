@@ -6,6 +6,7 @@ import http.server
 import random
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from perdure.dropin.btw.command import main
 from perdure.dropin.btw.rdiff import verify
 from perdure.dropin.btw.repository import DATA, sessions_in
 from perdure.dropin.btw.s3cmd import connection, parse_s3cmd
-from perdure.errors import NameNotFound, StoreError
+from perdure.errors import NameNotFound, StoreError, StoreUnavailable
 from perdure.pool import Pool
 
 pytestmark = pytest.mark.slow
@@ -267,6 +268,44 @@ class _Recording(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class _Failing(http.server.BaseHTTPRequestHandler):
+    answers: ClassVar[list[int]] = []
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.answers.pop(0))
+        self.send_header("ETag", '"x"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answers", "left"),
+    [([500, 503, 200], None), ([500] * 9, StoreUnavailable), ([403], StoreError)],
+)
+def test_server_errors(answers: list[int], left: type[Exception] | None) -> None:
+    """What passes is tried again; what does not is an error."""
+    _Failing.answers[:] = answers
+    with http.server.HTTPServer(("127.0.0.1", 0), _Failing) as server:
+        pool = Pool(1)
+        done = pool.submit(0, lambda _: server.serve_forever(0.05), None)
+        text = (
+            f"access_key=a\nsecret_key=b\nhost_base=127.0.0.1:{server.server_port}\nhost_bucket=x\n"
+        )
+        settings = parse_s3cmd(f"{text}use_https = False\n")
+        bucket = open_bucket(connection(settings, "s3://foo/x", None), encrypted=True)
+        try:
+            with pytest.raises(left) if left else nullcontext():
+                bucket.put("name", b"data")
+        finally:
+            server.shutdown()
+            done.result(60)
+            pool.close()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,11 @@ def main(argv: Sequence[str]) -> int:
         return int(end.code or 0)
     before = os.umask(0o077)
     try:
-        _COMMANDS[given.command](_Run(given))
+        run = _Run(given)
+        try:
+            _COMMANDS[given.command](run)
+        finally:
+            run.end_progress()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "interrupted", None)
@@ -76,6 +80,7 @@ class _Run:
 
         self.given = given
         self.quiet: bool = given.quiet
+        self._showing = False
         self.wait: Wait = Wait(parse_span(given.lock_wait).total_seconds())
         self.configuration: Configuration = Configuration(_folder(given.config_dir))
 
@@ -86,18 +91,21 @@ class _Run:
 
     def warning(self, message: str) -> None:
         """Print a line on standard error."""
-        self._end_progress()
+        self.end_progress()
         sys.stderr.write(f"{PROGRAM}: {message}\n")
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Show on a terminal how it goes on."""
         if not self.quiet and sys.stderr.isatty():
+            self._showing = True
             sys.stderr.write(f"\r{phase}: {done} of {total}\x1b[K")
             sys.stderr.flush()
 
-    def _end_progress(self) -> None:
-        if sys.stderr.isatty():
+    def end_progress(self) -> None:
+        """Clear the line that shows how it goes on."""
+        if self._showing:
             sys.stderr.write("\r\x1b[K")
+        self._showing = False
 
     def destination(self) -> Destination:
         """The destination that is named."""

@@ -149,8 +149,8 @@ def restore(children: Children, version: Version, target: Path | None, form: For
 
 
 @contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
-    """Give a folder for what is not complete yet; it goes in the end."""
+def scratch_folder(beside: Path | None) -> Iterator[Path]:
+    """Give a folder, beside a target or where the system has its own, that goes in the end."""
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}restore-", dir=beside) as folder:
         yield Path(folder)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from perdure.dropin.btw import offsite
-from perdure.dropin.btw.bucket import Remote, has_content
+from perdure.dropin.btw.archives import same
+from perdure.dropin.btw.bucket import Found, Remote, has_content
 from perdure.dropin.btw.children import Children
 from perdure.dropin.btw.destination import Destination, Repository, TarFile
 from perdure.dropin.btw.names import time_name
@@ -53,17 +55,28 @@ def verify_copy(remote: Remote, destination: Destination) -> Iterator[Finding]:
     """Compare all backups of a destination with their copies, by content. Raises StoreError, OSError."""
     there = {found.name: found for found in remote.objects(destination.name)}
     for backup in destination.contents().backups:
-        path = backup.path
-        name = f"{destination.name}/{path.name}"
+        name = f"{destination.name}/{backup.path.name}"
         if isinstance(backup, TarFile):
             found = there.get(name)
-            good = found is not None and has_content(path, found.tag)
+            good = found is not None and _same(remote, name, backup.path, found.tag)
         else:
-            change = offsite.plan_change(
-                files_of(path),
-                objects_of(there.values(), name),
-                lambda each, tag, base=path: has_content(base / each, tag),  # type: ignore[misc]
-                thorough=True,
-            )
-            good = change.nothing
+            good = _same_repository(remote, name, backup, objects_of(there.values(), name))
         yield Finding(f"{name} off-site", "" if good else "the copy is not what is here")
+
+
+def _same_repository(
+    remote: Remote, name: str, repository: Repository, there: Mapping[str, Found]
+) -> bool:
+    def same(each: str, tag: str) -> bool:
+        return _same(remote, f"{name}/{each}", repository.path / each, tag)
+
+    return offsite.plan_change(files_of(repository.path), there, same, thorough=True).nothing
+
+
+def _same(remote: Remote, name: str, path: Path, tag: str) -> bool:
+    """Compare by the server's tag; if that says no, it may be one that says nothing: then by content."""
+    if has_content(path, tag):
+        return True
+    with scratch_folder(None) as scratch:
+        remote.fetch(name, scratch / "copy")
+        return same(scratch / "copy", path)
