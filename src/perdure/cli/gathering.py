@@ -14,7 +14,7 @@ from perdure.cli.options import text
 from perdure.cli.session import Session
 from perdure.cli.trees import Exclusion
 from perdure.config.values import Location
-from perdure.errors import SourceUnusable, UsageError
+from perdure.errors import PerdureError, SourceUnusable, UsageError
 
 if TYPE_CHECKING:
     from perdure.config.declaration import SourceSection
@@ -88,7 +88,7 @@ class Gathering:
         for number, section in enumerate(sections):
             try:
                 found = self._configured(section)
-            except SourceUnusable as error:
+            except (SourceUnusable, UsageError) as error:
                 if len(sections) == 1:
                     raise
                 found = [_unusable(section, error)]
@@ -179,11 +179,12 @@ class Gathering:
         return StorageSource.from_file(path, name, without_blobs=self._without_blobs)
 
 
-def _unusable(section: SourceSection, error: SourceUnusable) -> Source:
+def _unusable(section: SourceSection, error: PerdureError) -> Source:
     from perdure.sources.unusable import UnusableSource
 
     place = section.site or section.zope_conf or section.zeo_conf or section.buildout
-    return UnusableSource(section.name or str(place or section.zconfig_file), error)
+    why = SourceUnusable(str(error), hint=error.hint)
+    return UnusableSource(section.name or str(place or section.zconfig_file), why)
 
 
 def _only(sources: list[Source], wanted: str | None) -> list[Source]:

@@ -136,7 +136,7 @@ def _glob(part: str) -> Iterator[str]:
             if end < 0:
                 raise ValueError("a [ has no ]")
             inside = part[at:end].replace("[", "\\[")
-            yield f"[{'^' + inside[1:] if inside[:1] in ('^', '!') else inside}]"
+            yield f"(?!/)[{'^' + inside[1:] if inside[:1] in ('^', '!') else inside}]"
             at = end + 1
         elif char == "\\" and at < len(part):
             yield re.escape(part[at])

@@ -300,17 +300,15 @@ class TreeWriter:
             self._linked[node.device_id, node.inode] = _Written(path, identity)
 
     def _write_special(self, node: Node, folder: _Folder) -> None:
-        with suppress(FileExistsError), _replacing(node.name, folder.descriptor) as part:
+        if node.type != "symlink" and not _may_make(node.type):
+            self.observer.warning(f"{self._path} is a {node.type}, which this user cannot restore")
+            return
+        with _replacing(node.name, folder.descriptor) as part:
             if node.type == "symlink":
                 os.symlink(os.fsencode(node.linktarget), part, dir_fd=folder.descriptor)
-            elif node.type in _SPECIAL and _may_make(node.type):
+            else:
                 kind = _SPECIAL[node.type] | 0o600
                 os.mknod(part, kind, node.device, dir_fd=folder.descriptor)
-            else:
-                self.observer.warning(
-                    f"{self._path} is a {node.type}, which this user cannot restore"
-                )
-                return
             self._warn(give_metadata_by_name(node, part, folder.descriptor))
 
     def _give(self, node: Node, descriptor: int, *, new: bool) -> None:
@@ -332,7 +330,7 @@ _SPECIAL = {
 
 
 def _may_make(kind: str) -> bool:
-    return kind in ("fifo", "socket") or os.geteuid() == 0
+    return kind in ("fifo", "socket") or (kind in _SPECIAL and os.geteuid() == 0)
 
 
 def _renamed(node: Node, name: str) -> Node:

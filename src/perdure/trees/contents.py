@@ -176,7 +176,7 @@ class Contents:
 
             seed = hashlib.sha256(b"perdure cut points " + self._key.encode()).digest()[:8]
             self._chunker = FastCDC(
-                AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=int.from_bytes(seed, "big")
+                AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=int.from_bytes(seed, "big") >> 1
             )
         return (chunk.length for chunk in self._chunker.cut_buf(window))
 
