@@ -34,10 +34,10 @@ class BackupRequest:
     verify_source: bool = False
     skip_if_unchanged: bool = False
     dry_run: bool = False
-    time: datetime | None = None
-    """When the sources were as they are, for what an older backup had; None: now."""
     read_all: bool = False
     """Read all files of trees, those that have not changed, too."""
+    made: datetime | None = None
+    """When an older backup was made that is brought in; None: now. The snapshot is dated so."""
     job_names: Mapping[str, str] = field(default_factory=dict)
     """The job of a source, by its name: that one job fails does not stop the others. What has none is one."""
 
@@ -128,12 +128,13 @@ def backup(
     """
     started = clock()
     snapshots = repository.snapshots()
-    if request.time is None:
+    if request.made is None:
         time = _time(started, snapshots, observer)
     else:
-        time = request.time
+        time = request.made
         snapshots = [listed for listed in snapshots if listed[1].moment < time]
-    reading = Reading(snapshots, started, request.hostname, request.verify_source, request.read_all)
+    began = request.made or started
+    reading = Reading(snapshots, began, request.hostname, request.verify_source, request.read_all)
     with repository.writer(lock) as writer:
         done, failed = read_sources(repository, writer, request.jobs(sources), reading, observer)
         snapshot_id = None

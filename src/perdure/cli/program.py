@@ -6,6 +6,7 @@ import click
 
 from perdure import __version__
 from perdure.cli.commands_backup import backup
+from perdure.cli.commands_btw import btw_backup, import_btw_backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
@@ -63,6 +64,8 @@ _COMMANDS = (
     directorystorage,
     version,
     completion,
+    btw_backup,
+    import_btw_backup,
 )
 
 

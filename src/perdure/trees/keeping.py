@@ -45,9 +45,10 @@ class KeptTree:
     def enter(self, root: Folder) -> None:
         """Enter it into the root of a snapshot."""
         folder = root
-        for parent in self.parents:
-            folder = folder.folder(parent.name)
-            folder.describe(parent)
+        for number, name in enumerate(self.record.tree.split("/")[:-1]):
+            folder = folder.folder(name)
+            if self.parents:  # it was read from the place where it stands
+                folder.describe(self.parents[number])
         for node in self.top:
             if node.name in folder:
                 raise UsageError(
@@ -106,7 +107,7 @@ def keep_tree(
     return KeptTree(
         record=record,
         top=(top,) if identity.tree else walk.in_top,
-        parents=() if cut.plain else _parents(cut),
+        parents=_parents(cut) if str(cut.path).strip("/") == identity.tree else (),
         counts=counts,
         method="files",
         reason=_reason(earlier, counts, read_all=read_all),

@@ -125,7 +125,7 @@ def _import(
         repository,
         lock,
         [source],
-        replace(request.snapshot, time=state.time),
+        replace(request.snapshot, made=state.time),
         clock,
         observer,
     )
