@@ -27,6 +27,9 @@ LAYERS: dict[str, set[str]] = {
     "repository": {"errors", "model", "formats", "stores", "pool"},
     "sources": {"errors", "model", "formats", "pool"},
     "history": {"errors", "model", "formats", "plan", "pool", "repository", "sources"},
+    "trees": {
+        *("errors", "model", "formats", "plan", "pool", "repository", "sources", "history"),
+    },
     "use case": {
         *(
             "errors",
@@ -40,6 +43,7 @@ LAYERS: dict[str, set[str]] = {
             "sources",
             "stores",
             "history",
+            "trees",
         ),
     },
     "dropin": {

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-from perdure.errors import DamageFound, UsageError
-from perdure.formats import golang, history, manifest
-from perdure.formats.manifest import INCOMPLETE, Manifest
+from perdure.formats import golang, manifest
+from perdure.formats.manifest import INCOMPLETE, FailedSource, Manifest
 from perdure.formats.snapshot import Snapshot
-from perdure.history.blobs import MOST_WARNINGS
-from perdure.history.deciding import Earlier
 from perdure.history.folders import Folder, StoredFile
-from perdure.history.updating import Updated, Updating, note_whole
-from perdure.model import ChunkKind, Observer, SnapshotId, Tid
+from perdure.history.updating import Updated
+from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
+from perdure.reading_sources import Job, Kept, Listed, Reading, read_sources
 from perdure.repository import Lock, Repository, Writer
-from perdure.snapshots import sources_in
-from perdure.sources.protocol import Cut, Source
+from perdure.sources.protocol import Source
+from perdure.trees.keeping import KeptTree
 
-Listed = tuple[SnapshotId, Snapshot]
-_ATTEMPTS = 3
+FAILED = "failed"
+"""The status of a source that could not be read, while others could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,17 @@ class BackupRequest:
     verify_source: bool = False
     skip_if_unchanged: bool = False
     dry_run: bool = False
+    read_all: bool = False
+    """Read all files of trees, those that have not changed, too."""
+    job_names: Mapping[str, str] = field(default_factory=dict)
+    """The job of a source, by its name: that one job fails does not stop the others. What has none is one."""
+
+    def jobs(self, sources: Sequence[Source]) -> list[Job]:
+        """Give the sources job by job."""
+        jobs: defaultdict[str, list[Source]] = defaultdict(list)
+        for source in sources:
+            jobs[self.job_names.get(source.name, "")].append(source)
+        return list(jobs.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,22 @@ class BlobsReport:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesReport:
+    """What became of the files of a source."""
+
+    files: int
+    folders: int
+    others: int
+    """Links, pipes, devices."""
+    new: int
+    changed: int
+    unread: int
+    """They are not in the snapshot."""
+    changing: int
+    """They changed whenever they were read."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceReport:
     """What became of a source; sizes in bytes."""
 
@@ -62,14 +87,16 @@ class SourceReport:
     status: str
     method: str
     reason: str
-    transactions_new: int
-    records_new: int
-    bytes_new: int
+    transactions_new: int = 0
+    records_new: int = 0
+    bytes_new: int = 0
     """Bytes of record data that went into new segments."""
-    bytes_read: int
+    bytes_read: int = 0
     database: str = ""
     blobs: BlobsReport | None = None
     """None: its blobs were not asked for."""
+    files: FilesReport | None = None
+    """None: it is no file tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +127,14 @@ def backup(
     started = clock()
     snapshots = repository.snapshots()
     time = _time(started, snapshots, observer)
-    trees = _tree_names(sources)
-    root = Folder(repository, PurePosixPath("/"), None)
+    reading = Reading(snapshots, started, request.hostname, request.verify_source, request.read_all)
     with repository.writer(lock) as writer:
-        run = _Run(repository, writer, snapshots, request, observer)
-        done = run.read(sources, trees)
+        done, failed = read_sources(repository, writer, request.jobs(sources), reading, observer)
         snapshot_id = None
         if not (request.skip_if_unchanged and all(each.unchanged for each in done)):
-            for each in done:
-                for name, folder in each.folders.items():
-                    root.adopt(name, folder)
-            known = Manifest(manifest.VERSION, tuple(each.record for each in done))
-            root.put(manifest.NAME, _store(writer, known.encode()))
-            tree_id = root.store(writer)
-            assert tree_id is not None
             snapshot = Snapshot(
                 time=golang.format_moment(time),
-                tree=tree_id.hex(),
+                tree=_store_root(repository, writer, done, failed).hex(),
                 paths=tuple(source.place for source in sources),
                 hostname=request.hostname,
                 username=request.username,
@@ -125,104 +143,41 @@ def backup(
             )
             writer.flush()
             if not request.dry_run:
-                note_whole(repository, done)
+                _note_whole(repository, done)
             snapshot_id = writer.commit(snapshot)
         return BackupReport(
             snapshot_id=None if request.dry_run else snapshot_id,
-            sources=tuple(map(_report, done)),
+            sources=(*map(_report, done), *map(_failure, failed)),
             bytes_read=sum(each.bytes_read for each in done),
             bytes_added=writer.added_bytes,
             seconds=(clock() - started).total_seconds(),
-            incomplete=any(each.record.status == INCOMPLETE for each in done),
+            incomplete=bool(failed) or any(each.record.status == INCOMPLETE for each in done),
         )
 
 
-class _Run:
-    """One run over some sources."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        writer: Writer,
-        snapshots: Sequence[Listed],
-        request: BackupRequest,
-        observer: Observer,
-    ) -> None:
-        self._repository, self._writer = repository, writer
-        self._snapshots, self._request, self._observer = snapshots, request, observer
-        self._updating = Updating(
-            repository, writer, observer, request.hostname, verify=request.verify_source
-        )
-
-    def read(self, sources: Sequence[Source], trees: Sequence[str]) -> list[Updated]:
-        """Read the sources, all at cuts taken together before the first is read.
-
-        Once more if a pack has meanwhile taken blobs away that a cut had.
-        """
-        for attempt in range(_ATTEMPTS):
-            with ExitStack() as stack:
-                cuts = [stack.enter_context(source.cut()) for source in sources]
-                done = [self._update(*each) for each in zip(sources, cuts, trees, strict=True)]
-                packed = [
-                    source.place
-                    for source, cut, each in zip(sources, cuts, done, strict=True)
-                    if cut.replaced and each.blobs.missing
-                ]
-                if not packed or attempt == _ATTEMPTS - 1:
-                    for each in zip(sources, cuts, done, strict=True):
-                        _warn(*each, self._observer)
-                    break
-            self._observer.warning(
-                f"{', '.join(packed)}: a pack has taken blobs away while they were read;"
-                " everything is read once more"
-            )
-        return done
-
-    def _update(self, source: Source, cut: Cut, tree: str) -> Updated:
-        def earlier() -> Earlier | None:
-            return _earlier(self._repository, source.name, self._snapshots, self._observer)
-
-        return self._updating.update(source, cut, tree, earlier)
+def _store_root(
+    repository: Repository,
+    writer: Writer,
+    done: Sequence[Kept],
+    failed: Sequence[FailedSource],
+) -> ChunkId:
+    """Store the root of the snapshot: what is kept of each source, and what is known of it."""
+    root = Folder(repository, PurePosixPath("/"), None)
+    known = Manifest(manifest.VERSION, tuple(each.record for each in done), tuple(failed))
+    root.put(manifest.NAME, _store(writer, known.encode()))
+    for each in sorted(done, key=lambda each: isinstance(each, KeptTree)):
+        each.enter(root)
+    tree = root.store(writer)
+    assert tree is not None
+    return tree
 
 
-def _warn(source: Source, cut: Cut, done: Updated, observer: Observer) -> None:
-    if cut.replaced:
-        observer.warning(
-            f"{source.place} is another file by now: a pack has ended, or it was replaced."
-            " What was read is a whole state of the storage; the next run reads the new file"
-        )
-    facts = done.record.blobs
-    if facts is not None and facts.unseen:
-        observer.warning(
-            f"{source.place} has blobs, and no blob directory is known: they are not in the snapshot."
-            " Give it with --blobs, or say --no-blobs"
-        )
-    for blob, why in list(done.blobs.missing.items())[:MOST_WARNINGS]:
-        observer.warning(f"{source.place}: blob {blob} {why}; it is not in the snapshot")
-    if len(done.blobs.missing) > MOST_WARNINGS:
-        observer.warning(
-            f"{source.place}: {len(done.blobs.missing) - MOST_WARNINGS} more blobs are missing"
-        )
-    for concern in source.concerns():
-        observer.warning(concern)
-
-
-def _earlier(
-    repository: Repository, name: str, snapshots: Sequence[Listed], observer: Observer
-) -> Earlier | None:
-    """Find what the newest readable snapshot of a source has of it."""
-    for listed in reversed(snapshots):
-        try:
-            there = sources_in(repository, [listed], None)
-            found = next((each for each in there if each.record.name == name), None)
-            if found is not None:
-                found.history.names()  # nothing can be built upon a history that cannot tell them
-        except DamageFound as error:
-            observer.warning(f"{error}; what snapshot {listed[0][:8]} has is not built upon")
-            continue
-        if found is not None:
-            return Earlier(found.record, found.history, found.blobs, found.snapshot.hostname)
-    return None
+def _note_whole(repository: Repository, done: Sequence[Kept]) -> None:
+    """Note, now that everything is flushed, what is wholly in the repository."""
+    notes = repository.notes()
+    for each in done:
+        if each.note is not None:
+            notes.note_whole(each.note)
 
 
 def _time(started: datetime, snapshots: Sequence[Listed], observer: Observer) -> datetime:
@@ -237,47 +192,56 @@ def _time(started: datetime, snapshots: Sequence[Listed], observer: Observer) ->
     return newest + timedelta(milliseconds=1)
 
 
-def _report(done: Updated) -> SourceReport:
-    record, kept, facts = done.record, done.blobs, done.record.blobs
-    blobs = None
-    if facts is not None:
-        blobs = BlobsReport(facts.count, facts.size, kept.new, len(facts.missing), facts.unseen)
-    return SourceReport(
+def _report(done: Kept) -> SourceReport:
+    record = done.record
+    report = SourceReport(
         name=record.name,
         kind=record.kind,
         path=record.path,
         cut=record.cut,
         size=record.size,
         status=record.status,
-        method=done.plan.method.value,
-        reason=done.plan.reason,
+        method=done.method,
+        reason=done.reason,
+        bytes_read=done.bytes_read,
+        database=record.database,
+    )
+    return _with_files(report, done) if isinstance(done, KeptTree) else _with_history(report, done)
+
+
+def _with_history(report: SourceReport, done: Updated) -> SourceReport:
+    kept, facts, blobs = done.blobs, done.record.blobs, None
+    if facts is not None:
+        blobs = BlobsReport(facts.count, facts.size, kept.new, len(facts.missing), facts.unseen)
+    return replace(
+        report,
         transactions_new=done.totals.transactions,
         records_new=done.totals.records,
         bytes_new=done.totals.payload,
-        bytes_read=done.bytes_read,
-        database=record.database,
         blobs=blobs,
     )
 
 
-def _tree_names(sources: Sequence[Source]) -> list[str]:
-    """Name the folder of each source in the snapshot after its file."""
-    names = [source.name for source in sources]
-    if not names or len(set(names)) < len(names):
-        raise UsageError(
-            "no source is given"
-            if not names
-            else f"two sources have the same name: {', '.join(names)}",
-            hint="name a Data.fs with --filestorage",
-        )
-    trees: list[str] = []
-    for source in sources:
-        base, number = f"{PurePosixPath(source.place).name}{history.SUFFIX}", 2
-        tree = base
-        while tree in trees:
-            tree, number = f"{number}-{base}", number + 1
-        trees.append(tree)
-    return trees
+def _with_files(report: SourceReport, done: KeptTree) -> SourceReport:
+    counts = done.counts
+    files = FilesReport(
+        *(counts.files, counts.folders, counts.others, counts.new, counts.changed),
+        *(counts.unread_count, len(counts.changing)),
+    )
+    return replace(report, files=files)
+
+
+def _failure(failed: FailedSource) -> SourceReport:
+    return SourceReport(
+        name=failed.name,
+        kind=failed.kind,
+        path=failed.path,
+        cut=NO_TID,
+        size=0,
+        status=FAILED,
+        method="none",
+        reason=failed.why,
+    )
 
 
 def _store(writer: Writer, data: bytes) -> StoredFile:

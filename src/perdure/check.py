@@ -113,7 +113,10 @@ def _lost_of(repository: Repository, snapshot: Snapshot, paths: list[str]) -> It
     if known is None:
         yield from (_Lost("files", path) for path in paths)
         return
-    for record in known.sources:
+    for record in known.trees:
+        for path in below(record.tree, paths) if record.tree else paths:
+            yield _Lost(f"source {record.name!r}", f"file {path}" if path else "all files")
+    for record in known.histories:
         inside = below(record.tree, paths)
         if inside:
             history = history_of(repository, snapshot, record)

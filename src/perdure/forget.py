@@ -135,7 +135,12 @@ def _known(repository: Repository, name: SnapshotId, snapshot: Snapshot) -> Cand
         name,
         snapshot,
         complete=frozenset(record.name for record in records if record.status == COMPLETE),
-        incomplete=frozenset(record.name for record in records if record.status != COMPLETE),
+        incomplete=frozenset(
+            (
+                *(record.name for record in records if record.status != COMPLETE),
+                *(failed.name for failed in (known.failed if known else ())),
+            )
+        ),
     )
 
 

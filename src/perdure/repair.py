@@ -20,7 +20,8 @@ from perdure.repository import Lock, Repository, Writer
 from perdure.repository.checking import check_repository
 from perdure.repository.repairing import IndexRepair
 from perdure.repository.repairing import repair_index as remake_index
-from perdure.snapshots import Found, found_in, read_manifest, root_of
+from perdure.snapshots import Found, found_in, own_names, read_manifest, root_of
+from perdure.trees.surviving import surviving_files
 
 REPAIRED_TAG = "repaired"
 _NAMED = 5
@@ -155,7 +156,14 @@ def _remains(
     root = Folder(repository, PurePosixPath("/"), None)
     records: list[SourceRecord] = []
     parts: list[str] = []
-    for record in known.sources:
+    for record in known.trees:
+        inside = below(record.tree, paths) if record.tree else paths
+        files = surviving_files(
+            root_of(repository, snapshot), root, record, inside, own_names(known)
+        )
+        records += [files] if files is not None else []
+        parts.append(f"{_left_in_words(inside)} of {record.name!r}")
+    for record in known.histories:
         found = found_in(repository, SnapshotId(""), snapshot, record)
         left, folders, what = _left_of(repository, found, paths)
         parts.append(what)
@@ -164,10 +172,17 @@ def _remains(
             for folder in folders:
                 root.adopt(folder.path.name, folder)
     if records:
-        data = Manifest(manifest.VERSION, tuple(records)).encode()
+        data = Manifest(manifest.VERSION, tuple(records), known.failed).encode()
         chunk = writer.add(ChunkKind.DATA, data).result()
         root.put(manifest.NAME, StoredFile((chunk,), len(data)))
     return root, "; ".join(parts)
+
+
+def _left_in_words(lost: list[str]) -> str:
+    if "" in lost:
+        return "nothing"
+    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+    return f"all but {', '.join(lost[:_NAMED])}{more}" if lost else "all"
 
 
 def _left_of(

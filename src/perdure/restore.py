@@ -20,8 +20,9 @@ from perdure.history.rebuilding import Rebuilt, rebuild, standing_size
 from perdure.history.restoring_blobs import BlobsRestored, RestoringBlobs
 from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Repository
-from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
-from perdure.snapshots import names_of
+from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore
+from perdure.restore_trees import FilesRestored, PlannedTree, plan_trees, survey_tree, write_tree
+from perdure.snapshots import names_of, read_manifest
 from perdure.sources.blobs import BlobDirectory
 from perdure.sources.filestorage_writer import (
     NewFileStorage,
@@ -61,24 +62,32 @@ class Restored:
     kept: int = 0
     """Bytes of the database that were there already, and right."""
     blobs: BlobsRestored | None = None
+    tree: FilesRestored | None = None
 
 
 def survey(repository: Repository, request: RestoreRequest, observer: Observer) -> list[Restored]:
     """Say what a restore would find right already and what it would write; nothing is written."""
-    plans = plan_restore(repository, request.wanted, request.target)
-    if not plans:
+    if foreign(repository, request.wanted) is not None:
+        plan_restore(repository, request.wanted, request.target)
         return [_foreign_report(repository, request)[0]]
-    return [_survey(repository, plan, observer) for plan in plans]
+    plans, trees = _plans(repository, request)
+    return [
+        *(_survey(repository, plan, observer) for plan in plans),
+        *(_tree_restored(plan, survey_tree(repository, plan)) for plan in trees),
+    ]
 
 
 def restore(repository: Repository, request: RestoreRequest, observer: Observer) -> list[Restored]:
     """Restore sources: under the final name only what is whole and proved.
 
+    Databases are made whole first, then trees are written, then the databases are put in their places.
     Raises UsageError, TargetInUse, RepositoryDamaged, StoreError.
     """
-    plans = plan_restore(repository, request.wanted, request.target)
-    if not plans:
-        return [_restore_tree(repository, request, observer)]
+    if foreign(repository, request.wanted) is not None:
+        plan_restore(repository, request.wanted, request.target)
+        return [_restore_foreign(repository, request, observer)]
+    plans, trees = _plans(repository, request)
+    _warn_of_failed(repository, request.wanted, observer)
     with ExitStack() as stack:
         new = [
             stack.enter_context(new_filestorage(plan.path, repository.pool, force=request.replaces))
@@ -90,9 +99,32 @@ def restore(repository: Repository, request: RestoreRequest, observer: Observer)
         ]
         for each in made:
             each.prepare()
+        written = [
+            _tree_restored(plan, write_tree(repository, plan, observer, replaces=request.replaces))
+            for plan in trees
+        ]
         for each in made:
             each.commit()
-        return [each.clear() for each in made]
+        return [*(each.clear() for each in made), *written]
+
+
+def _plans(
+    repository: Repository, request: RestoreRequest
+) -> tuple[list[Planned], list[PlannedTree]]:
+    plans = plan_restore(repository, request.wanted, request.target)
+    taken = [path for plan in plans for path in (plan.path, plan.path.parent, plan.blobs) if path]
+    return plans, plan_trees(repository, request.wanted, request.target, taken)
+
+
+def _warn_of_failed(repository: Repository, wanted: Wanted, observer: Observer) -> None:
+    """Say which sources a restore of all does not give back, since the snapshot lacks them."""
+    name, snapshot = named(repository, wanted)
+    known = read_manifest(repository, snapshot)
+    for failed in known.failed if known and wanted.source is None else ():
+        observer.warning(
+            f"{failed.name} is not in snapshot {name[:8]}: it could not be read then. An earlier one may"
+            " have it: choose it with --source"
+        )
 
 
 def restore_into(
@@ -202,7 +234,23 @@ def _check_whole(rebuilt: Rebuilt, plan: Planned) -> None:
         )
 
 
-def _restore_tree(repository: Repository, request: RestoreRequest, observer: Observer) -> Restored:
+def _tree_restored(plan: PlannedTree, files: FilesRestored) -> Restored:
+    return Restored(
+        name=plan.record.name,
+        database=plan.record.database,
+        snapshot_id=plan.found.id,
+        files=(plan.path,),
+        cut=plan.record.cut,
+        size=files.size,
+        reason=plan.reason,
+        kept=files.kept_size,
+        tree=files,
+    )
+
+
+def _restore_foreign(
+    repository: Repository, request: RestoreRequest, observer: Observer
+) -> Restored:
     """Restore all files of a snapshot that another program wrote."""
     assert request.target is not None
     target = request.target

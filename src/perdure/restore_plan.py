@@ -64,8 +64,18 @@ class Planned:
 
 
 def choose(repository: Repository, wanted: Wanted) -> list[Chosen]:
-    """Choose a snapshot for each source that is wanted. Raises UsageError, PerdureError."""
-    name, snapshot = _named(repository, wanted)
+    """Choose a snapshot for each database that is wanted. Raises UsageError, PerdureError."""
+    chosen = _choose(repository, wanted)
+    if not chosen:
+        raise UsageError(
+            "there are files, not databases: they have no transactions",
+            hint="choose a database with --source, or another snapshot",
+        )
+    return chosen
+
+
+def _choose(repository: Repository, wanted: Wanted) -> list[Chosen]:
+    name, snapshot = named(repository, wanted)
     sources = _sources(repository, name, snapshot, wanted.source)
     if wanted.at is None or wanted.snapshot != LATEST:
         return [_chosen([found], wanted.at) for found in sources]
@@ -78,16 +88,16 @@ def choose(repository: Repository, wanted: Wanted) -> list[Chosen]:
 
 
 def plan_restore(repository: Repository, wanted: Wanted, target: Path | None) -> list[Planned]:
-    """Say what is restored from where to where, in the order in which it is put into place.
+    """Say which databases are restored from where to where, in the order in which they are put into place.
 
     ``target`` is a folder; None: the places that the sources were read from. Empty when the snapshot is
-    another program's: then its files are restored. Raises UsageError.
+    another program's, or has files only: those are restored in another way. Raises UsageError.
     """
     if foreign(repository, wanted) is not None:
         if target is None:
             raise UsageError("what another program backed up is restored with --to")
         return []
-    chosen = choose(repository, wanted)
+    chosen = _choose(repository, wanted)
     labels = _labels([each.found.record for each in chosen])
     plans = [
         replace(_planned(each, target, label), alone=_alone(repository, each))
@@ -114,7 +124,8 @@ def foreign(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapsho
     return snapshots[-1] if snapshots else None
 
 
-def _named(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot]:
+def named(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot]:
+    """Give the snapshot that is meant; the latest is that of a source that is wanted. Raises UsageError."""
     if wanted.snapshot != LATEST:
         return repository.find_snapshot(wanted.snapshot)
     for listed in reversed(list(select(repository, wanted.hostname, wanted.tags))):
@@ -141,10 +152,10 @@ def _sources(
         )
     found = [
         found_in(repository, name, snapshot, record)
-        for record in known.sources
+        for record in known.histories
         if source is None or is_named(record, source)
     ]
-    if not found:
+    if not any(source is None or is_named(record, source) for record in known.sources):
         raise UsageError(
             f"snapshot {name[:8]} has no source named {source!r}",
             hint=f"there are: {names_of(known.sources)}",

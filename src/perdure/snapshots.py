@@ -11,10 +11,11 @@ from perdure.errors import RepositoryDamaged
 from perdure.formats import manifest
 from perdure.formats.manifest import Manifest, SourceRecord
 from perdure.formats.snapshot import Snapshot
+from perdure.formats.tree import Node
 from perdure.history.blobs import BlobFolder, SnapshotBlobs
-from perdure.history.folders import Folder
+from perdure.history.folders import Folder, folder_node
 from perdure.history.in_repository import RepositoryHistory
-from perdure.model import ChunkKind, SnapshotId, Tid
+from perdure.model import ChunkId, ChunkKind, SnapshotId, Tid
 from perdure.repository import Repository
 
 
@@ -32,6 +33,8 @@ class SourceInfo:
     blobs: int | None = None
     """How many there are; None: they were not asked for."""
     blob_bytes: int = 0
+    files: int | None = None
+    """How many there are of a file tree; None for a database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,16 @@ class Found:
     record: SourceRecord
     history: RepositoryHistory
     blobs: SnapshotBlobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTree:
+    """A file tree in a snapshot: its top, and what is known of it."""
+
+    id: SnapshotId
+    snapshot: Snapshot
+    record: SourceRecord
+    top: Node
 
 
 def list_snapshots(
@@ -117,9 +130,47 @@ def sources_in(
     """Give the FileStorages of that name (of any, if it is None) in some snapshots, in their order."""
     for identity, snapshot in snapshots:
         known = read_manifest(repository, snapshot)
-        for record in known.sources if known else ():
+        for record in known.histories if known else ():
             if name is None or is_named(record, name):
                 yield found_in(repository, identity, snapshot, record)
+
+
+def trees_in(
+    repository: Repository, snapshots: Iterable[tuple[SnapshotId, Snapshot]], name: str | None
+) -> Iterator[FoundTree]:
+    """Give the file trees of that name (of any, if it is None) in some snapshots, in their order."""
+    for identity, snapshot in snapshots:
+        known = read_manifest(repository, snapshot)
+        for record in known.trees if known else ():
+            if name is None or is_named(record, name):
+                yield tree_in(repository, identity, snapshot, record)
+
+
+def tree_in(
+    repository: Repository, identity: SnapshotId, snapshot: Snapshot, record: SourceRecord
+) -> FoundTree:
+    """Give a file tree of a snapshot. Raises RepositoryDamaged when it is not there."""
+    top = top_of(root_of(repository, snapshot), snapshot.root, record.tree)
+    return FoundTree(identity, snapshot, record, top)
+
+
+def own_names(known: Manifest) -> frozenset[str]:
+    """Give the names at the root of a snapshot that are Perdure's own: what is no file tree's."""
+    blobs = (record.blobs.tree for record in known.histories if record.blobs)
+    return frozenset((manifest.NAME, *(record.tree for record in known.histories), *blobs))
+
+
+def top_of(root: Folder, identity: ChunkId, path: str) -> Node:
+    """Give what is at a path of a snapshot; for the root itself a node that says so."""
+    if not path:
+        return folder_node("/", identity)
+    *above, name = PurePosixPath(path).parts
+    folder = root
+    for each in above:
+        folder = folder.folder(each)
+    if name not in folder.nodes:
+        raise RepositoryDamaged(f"/{path} is missing from the snapshot")
+    return folder.nodes[name]
 
 
 def is_named(record: SourceRecord, name: str) -> bool:
@@ -167,6 +218,7 @@ def _info(repository: Repository, name: SnapshotId, snapshot: Snapshot) -> Snaps
                 database=record.database,
                 blobs=record.blobs.count if record.blobs else None,
                 blob_bytes=record.blobs.size if record.blobs else 0,
+                files=record.files.files if record.files else None,
             )
             for record in (known.sources if known else ())
         ),

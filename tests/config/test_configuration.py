@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.config.declaration import SOURCE_PLACES, Config, Key, keys, sections
+from perdure.config.declaration import OF_TREES, SOURCE_PLACES, Config, Key, keys, sections
 from perdure.config.effective import Configuration, settle
 from perdure.config.environment import OF_HOOKS, OF_THE_PROGRAM, as_variable
 from perdure.config.example import example, table
@@ -42,7 +42,7 @@ def problems(text: str | None, **environment: str) -> list[str]:
 def companions(key: Key) -> dict[str, Any]:
     """The keys without which this one is not complete."""
     if key.section == "source" and key.name not in SOURCE_PLACES:
-        return {"filestorage": "/Data.fs"}
+        return {"tree": "/srv/www"} if key.name in OF_TREES else {"filestorage": "/Data.fs"}
     return {"to": ["root"]} if key.path == "monitoring.mail.from" else {}
 
 

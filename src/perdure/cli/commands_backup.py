@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from perdure.cli.gathering import Gathering, Named
 from perdure.cli.options import repository_options, tags, text
 from perdure.cli.output import Output
 from perdure.cli.session import Session, now, with_session
+from perdure.cli.trees import Exclusion, tree_options
 from perdure.errors import BackupIncomplete, RepositoryLocked
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Path(path_type=Path),
     help="The blob directory that belongs to the --filestorage.",
 )
+@tree_options
 @click.option("--no-blobs", is_flag=True, help="Back up the databases without their blobs.")
 @click.option(
     "--source",
@@ -64,6 +66,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--host", help="Host name in the snapshot; by default this machine's.")
 @tags("Tag of the snapshot; may be given several times.")
 @click.option("--verify-source", is_flag=True, help="Read the whole source again, and compare.")
+@click.option(
+    "--force", "read_all", is_flag=True, help="Read all files of trees, unchanged ones, too."
+)
 @click.option(
     "--skip-if-unchanged", is_flag=True, help="Make no snapshot when nothing has changed."
 )
@@ -83,11 +88,14 @@ def backup(
     zeo_confs: tuple[Path, ...],
     buildout: Path | None,
     blobs: Path | None,
+    trees: tuple[Path, ...],
+    exclusion: Exclusion,
     no_blobs: bool,
     name: str | None,
     host: str | None,
     tags: tuple[str, ...],
     verify_source: bool,
+    read_all: bool,
     skip_if_unchanged: bool,
     forget: bool,
     dry_run: bool,
@@ -98,9 +106,10 @@ def backup(
     folder (perdure sources shows what is found). Where perdure.toml says how long to keep snapshots, old
     ones are forgotten after a backup that is complete.
     """
-    named = Named(paths, storages, zope_confs, zeo_confs, buildout, blobs, name)
+    named = Named(paths, storages, zope_confs, zeo_confs, buildout, blobs, name, trees, exclusion)
     with around(session, now, dry_run=dry_run) as run:
-        sources = Gathering(session, without_blobs=no_blobs).gather(named)
+        gathering = Gathering(session, without_blobs=no_blobs)
+        sources = gathering.gather(named)
         configured = session.config.backup
         request = _request(
             host or configured.host,
@@ -109,6 +118,7 @@ def backup(
             skip_if_unchanged or configured.skip_if_unchanged,
             dry_run,
         )
+        request = replace(request, read_all=read_all, job_names=gathering.jobs)
         from perdure.backup import backup as back_up
 
         with (
@@ -171,16 +181,21 @@ def _show(output: Output, report: BackupReport, dry_run: bool) -> None:
         f" {messages.seconds(report.seconds)}"
     )
     for source in report.sources:
-        output.detail(
-            f"  {messages.printable(source.path)}: {source.method}, {source.reason};"
-            f" {source.transactions_new} transactions, {source.records_new} records,"
-            f" {messages.size(source.bytes_new)} of record data are new; tid {source.cut}"
-        )
+        output.detail(_detail(source))
     output.event("summary", _values(report, dry_run))
 
 
 def _spoken(source: SourceReport) -> str:
     name = messages.printable(source.name)
+    if source.status == "failed":
+        return f"{name} FAILED"
+    if source.files is not None:
+        files = source.files
+        missing = f", {files.unread} not read" if files.unread else ""
+        return (
+            f"{name} ({messages.size(source.size)} in {messages.count(files.files, 'file')}),"
+            f" {files.new} new, {files.changed} changed{missing}"
+        )
     blobs = ""
     if source.blobs is not None and source.blobs.count:
         blobs = (
@@ -189,6 +204,18 @@ def _spoken(source: SourceReport) -> str:
     return (
         f"{name} ({messages.size(source.size)}{blobs}) to {messages.cut(source.cut)} UTC,"
         f" {source.method}"
+    )
+
+
+def _detail(source: SourceReport) -> str:
+    text = (
+        f"  {messages.printable(source.path)}: {source.method}, {messages.printable(source.reason)}"
+    )
+    if source.status == "failed" or source.files is not None:
+        return text
+    return (
+        f"{text}; {source.transactions_new} transactions, {source.records_new} records,"
+        f" {messages.size(source.bytes_new)} of record data are new; tid {source.cut}"
     )
 
 
@@ -221,4 +248,5 @@ def _source_values(source: SourceReport) -> dict[str, Any]:
         "bytes_read": source.bytes_read,
         "database": source.database,
         "blobs": asdict(source.blobs) if source.blobs else None,
+        "files": asdict(source.files) if source.files else None,
     }

@@ -123,6 +123,7 @@ def _source_values(source: SourceInfo) -> dict[str, Any]:
         "database": source.database,
         "blobs": source.blobs,
         "blob_bytes": source.blob_bytes,
+        "files": source.files,
     }
 
 

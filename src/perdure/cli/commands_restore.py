@@ -22,6 +22,7 @@ from perdure.model import Tid
 if TYPE_CHECKING:
     from perdure.restore import Restored
     from perdure.restore_plan import Planned, Wanted
+    from perdure.restore_trees import PlannedTree
 
 
 @click.command(short_help="Give back a site as it was at any time.")
@@ -66,6 +67,7 @@ def restore(
     from perdure.restore import RestoreRequest, survey
     from perdure.restore import restore as give_back
     from perdure.restore_plan import Wanted, plan_restore
+    from perdure.restore_trees import plan_trees
 
     if sum((in_place, target is not None, into is not None)) != 1:
         raise UsageError(
@@ -88,7 +90,9 @@ def restore(
     with session.reading() as repository, session.output.observer() as observer:
         if in_place and not dry_run:
             plans = plan_restore(repository, request.wanted, request.target)
-            _ask(session.output, [_planned(plan) for plan in plans], yes=yes)
+            trees = plan_trees(repository, request.wanted, request.target)
+            spoken = [*map(_planned, plans), *map(_planned_tree, trees)]
+            _ask(session.output, spoken, yes=yes)
         work = survey if dry_run else give_back
         restored = work(repository, request, observer)
     _show(session.output, restored, dry_run, (now() - started).total_seconds())
@@ -202,6 +206,14 @@ def _planned(plan: Planned) -> str:
     )
 
 
+def _planned_tree(plan: PlannedTree) -> str:
+    found = plan.found
+    return (
+        f"files of {plan.path} that differ, as at {messages.cut(found.record.cut)} UTC,"
+        f" from snapshot {found.id[:8]} of host {found.snapshot.hostname}; others stay"
+    )
+
+
 def _ask(output: Output, plans: Sequence[str], *, yes: bool) -> None:
     """Have a person say that what is in place may be replaced. Raises UsageError, Abort."""
     if yes:
@@ -234,6 +246,14 @@ def _show(output: Output, restored: Sequence[Restored], dry_run: bool, seconds: 
 
 def _spoken(each: Restored, dry_run: bool) -> str:
     verb = "would restore" if dry_run else "restored"
+    if each.tree is not None:
+        tree = each.tree
+        there = f", {tree.kept} of them there already" if tree.kept else ""
+        return (
+            f"{verb} {messages.printable(str(each.files[0]))} ({messages.size(each.size)} in"
+            f" {messages.count(tree.files, 'file')}{there}) as at {messages.cut(each.cut)} UTC"
+            f" from snapshot {each.snapshot_id[:8]}"
+        )
     cut = f" to {messages.cut(each.cut)} UTC (tid {each.cut})" if each.cut.value else ""
     kept = f", {messages.size(each.kept)} of it there already" if each.kept else ""
     name = f"{messages.printable(each.database)}: " if each.database else ""
@@ -268,5 +288,6 @@ def _values(each: Restored) -> dict[str, object]:
         "size": each.size,
         "already_there": each.kept,
         "blobs": asdict(each.blobs) if each.blobs else None,
+        "tree": asdict(each.tree) if each.tree else None,
         "reason": each.reason,
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,9 @@ from perdure.cli import messages
 from perdure.cli.commands_site import find_site
 from perdure.cli.options import text
 from perdure.cli.session import Session
-from perdure.errors import UsageError
+from perdure.cli.trees import Exclusion
+from perdure.config.values import Location
+from perdure.errors import PerdureError, SourceUnusable, UsageError
 
 if TYPE_CHECKING:
     from perdure.config.declaration import SourceSection
@@ -31,6 +33,8 @@ class Named:
     buildout: Path | None = None
     blobs: Path | None = None
     name: str | None = None
+    trees: tuple[Path, ...] = ()
+    exclusion: Exclusion = field(default_factory=Exclusion)
 
     @property
     def site(self) -> bool:
@@ -39,8 +43,8 @@ class Named:
 
     @property
     def single(self) -> int:
-        """How many storages are named, each by itself."""
-        return len(self.filestorages) + len(self.storages)
+        """How many storages and trees are named, each by itself."""
+        return len(self.filestorages) + len(self.storages) + len(self.trees)
 
 
 class Gathering:
@@ -49,11 +53,15 @@ class Gathering:
     def __init__(self, session: Session, *, without_blobs: bool) -> None:
         self._session = session
         self._without_blobs = without_blobs
+        self.jobs: dict[str, str] = {}
+        """The job of each source that belongs to one, by its name."""
 
     def gather(self, named: Named) -> list[Source]:
         """Give the sources, in the order in which they are read. Raises UsageError, SourceUnusable."""
         if named.single:
-            return list(self._single(named))
+            return [*self._single(named), *self._trees(named)]
+        if named.exclusion != Exclusion():
+            raise UsageError("there is no --tree from which to leave something out")
         if named.blobs:
             raise UsageError(
                 "--blobs names the blob directory of one --filestorage, and there is none",
@@ -64,9 +72,29 @@ class Gathering:
             return self._of_site(site, named.name)
         configured = self._session.config.source
         if configured:
-            found = [source for section in configured for source in self._configured(section)]
-            return _only(found, named.name)
+            return _only(self._of_sections(configured), named.name)
         return self._of_site(find_site(self._session, None, (), (), None), named.name)
+
+    def _trees(self, named: Named) -> Iterator[Source]:
+        """Make the sources of trees that are named: each a job of its own."""
+        for path in named.trees:
+            source = self._tree(path, named.name, named.exclusion)
+            self.jobs[source.name] = source.name
+            yield source
+
+    def _of_sections(self, sections: Sequence[SourceSection]) -> list[Source]:
+        """Make the sources of perdure.toml: each table is a job. Of several, one may be unusable."""
+        made: list[Source] = []
+        for number, section in enumerate(sections):
+            try:
+                found = self._configured(section)
+            except (SourceUnusable, UsageError) as error:
+                if len(sections) == 1:
+                    raise
+                found = [_unusable(section, error)]
+            self.jobs |= {source.name: str(number) for source in found}
+            made += found
+        return made
 
     def _single(self, named: Named) -> Iterator[Source]:
         if named.site:
@@ -106,6 +134,8 @@ class Gathering:
             return [self._filestorage(section.filestorage, name, section.blobs)]
         if section.zconfig:
             return [self._storage(section.zconfig, name)]
+        if section.tree:
+            return [self._tree(section.tree, name, Exclusion.of(section))]
         if section.zconfig_file:
             return [self._storage_file(section.zconfig_file, name)]
         confs = tuple(path for path in (section.zope_conf,) if path)
@@ -117,6 +147,13 @@ class Gathering:
         return [
             self._found(each, name if only else f"{name}/{each.name}") for each in found.storages
         ]
+
+    def _tree(self, path: Path, name: str | None, exclusion: Exclusion) -> Source:
+        """Make the source of a tree; the repository and the caches are never in it."""
+        settings = self._session.settings
+        folder = Location(settings.location).folder
+        places = [os.path.abspath(place) for place in (folder, settings.cache) if place]
+        return exclusion.source(path, name, settings.environment, tuple(places))
 
     def _filestorage(
         self, path: Path, name: str | None, blobs: Path | None, database: str = ""
@@ -140,6 +177,14 @@ class Gathering:
         from perdure.sources.storage import StorageSource
 
         return StorageSource.from_file(path, name, without_blobs=self._without_blobs)
+
+
+def _unusable(section: SourceSection, error: PerdureError) -> Source:
+    from perdure.sources.unusable import UnusableSource
+
+    place = section.site or section.zope_conf or section.zeo_conf or section.buildout
+    why = SourceUnusable(str(error), hint=error.hint)
+    return UnusableSource(section.name or str(place or section.zconfig_file), why)
 
 
 def _only(sources: list[Source], wanted: str | None) -> list[Source]:

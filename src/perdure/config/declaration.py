@@ -24,6 +24,7 @@ from perdure.config.values import (
     Duration,
     Location,
     Rate,
+    Size,
     Span,
     TimeOfDay,
     Url,
@@ -105,12 +106,42 @@ class SourceSection(Section, frozen=True):
     zconfig_file: Annotated[
         Path | None, _key("A file with such a section.", "/etc/perdure/storage.conf")
     ] = None
+    tree: Annotated[Path | None, _key("A folder of files, or a file.", "/srv/www")] = None
+    exclude: Annotated[
+        tuple[str, ...] | None,
+        _key("Patterns of what is left out of that tree.", ["*.log", "/srv/www/cache"]),
+    ] = None
+    iexclude: Annotated[
+        tuple[str, ...] | None, _key("The same, where capitals do not matter.", ["thumbs.db"])
+    ] = None
+    exclude_file: Annotated[
+        Path | None, _key("A file with such patterns, one a line.", "/etc/perdure/excludes")
+    ] = None
+    exclude_caches: Annotated[
+        bool | None, _key("Leave out what is in folders with a CACHEDIR.TAG.", True)
+    ] = None
+    exclude_if_present: Annotated[
+        tuple[str, ...] | None,
+        _key("Leave out what is in folders with such a file.", ["NOBACKUP-TAG"]),
+    ] = None
+    one_file_system: Annotated[
+        bool | None, _key("Stay on the file system that the tree is on.", True)
+    ] = None
+    exclude_larger_than: Annotated[
+        Size | None, _key("Leave out larger files: 500K, 100M, 2G.", "100M")
+    ] = None
 
 
 SOURCE_PLACES = (
     *("filestorage", "zope-conf", "zeo-conf", "buildout", "site", "zconfig", "zconfig-file"),
+    "tree",
 )
 """The keys of a source of which it has exactly one."""
+OF_TREES = (
+    *("exclude", "iexclude", "exclude-file", "exclude-caches", "exclude-if-present"),
+    *("one-file-system", "exclude-larger-than"),
+)
+"""The keys that a source has with a tree only."""
 
 
 class RetentionSection(Section, frozen=True):

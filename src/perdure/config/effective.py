@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.config.declaration import SOURCE_PLACES, Config, Section, keys, sections
+from perdure.config.declaration import OF_TREES, SOURCE_PLACES, Config, Section, keys, sections
 from perdure.config.environment import read_environment
 from perdure.config.reading import Base, Given, Problem, Values, read
 from perdure.config.values import Count, Location, Url
@@ -128,6 +128,8 @@ def _gaps(given: Mapping[str, Given]) -> Iterator[Problem]:
             yield Problem(where, f"one source cannot have {' and '.join(places)}")
         if "blobs" in source and "filestorage" not in source:
             yield Problem(source["blobs"].where, "blobs belong to a filestorage")
+        for name in source.keys() & OF_TREES if "tree" not in source else ():
+            yield Problem(source[name].where, f"{name} belongs to a tree")
         if "name" in source and names.setdefault(source["name"].value, path) != path:
             called = source["name"]
             yield Problem(called.where, f"two sources have the name {called.value!r}")

@@ -19,6 +19,7 @@ from perdure.config.values import (
     Duration,
     Location,
     Rate,
+    Size,
     Span,
     TimeOfDay,
     Url,
@@ -132,7 +133,7 @@ def convert(key: Key, raw: object, base: Base | None, *, strict: bool = True) ->
 def _custom(kind: type, value: object, base: Base | None) -> object:
     if kind is TimeOfDay and isinstance(value, time):  # TOML has times of day of its own
         value = value.isoformat()
-    numeric = kind in {Rate, Count}
+    numeric = kind in {Rate, Size, Count}
     if numeric and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -142,7 +143,7 @@ def _custom(kind: type, value: object, base: Base | None) -> object:
     if kind is Location:
         location = Location(value)
         return location if location.is_url or not base else Location(base.join(value))
-    for parsed in (Address, Count, Duration, Rate, Span, TimeOfDay, Url):
+    for parsed in (Address, Count, Duration, Rate, Size, Span, TimeOfDay, Url):
         if kind is parsed:
             return parsed.parse(value)
     raise NotImplementedError(kind)

@@ -65,6 +65,23 @@ class Rate(int):
         return f"{self // _RATE_UNITS[unit]}{unit}" if unit else f"{self / 1024:.3f}K"
 
 
+class Size(int):
+    """Bytes: 500K, 100M, 2G; a number alone counts bytes."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a size. Raises UsageError."""
+        found = _RATE.fullmatch(text)
+        if not found or "/" in text:
+            raise UsageError(f"{text!r} is no size", hint="write 5000 (bytes), 500K, 100M or 2G")
+        unit = found[2].upper()
+        return cls(float(found[1]) * (_RATE_UNITS[unit] if unit else 1))
+
+    def __str__(self) -> str:
+        unit = next((unit for unit in "GMK" if self and not self % _RATE_UNITS[unit]), "")
+        return f"{self // _RATE_UNITS[unit]}{unit}" if unit else int.__repr__(self)
+
+
 class Count(int):
     """How many snapshots are kept; -1 is all of them."""
 

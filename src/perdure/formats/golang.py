@@ -32,6 +32,7 @@ In Python a string that may hold bytes which are not UTF-8 has them as U+DC80 to
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -132,16 +133,20 @@ def _unescaped(
 def format_time(nanoseconds: int) -> str:
     """Give the text form, in UTC, of nanoseconds since 1970, kept within the years 0 to 9999."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    seconds = min(max(seconds, _FIRST_SECOND), _LAST_SECOND)
+    text = _format_second(min(max(seconds, _FIRST_SECOND), _LAST_SECOND))
+    if fraction:
+        text += f".{fraction:09d}".rstrip("0")
+    return text + "Z"
+
+
+@functools.lru_cache(maxsize=1 << 14)  # the files of a tree have few seconds among them
+def _format_second(seconds: int) -> str:
     year_offset = 0
     if seconds < _FIRST_SECOND + 366 * 86400:  # Python's calendar lacks the year 0
         seconds += _DAYS_OF_400_YEARS * 86400
         year_offset = 400
     moment = _EPOCH + timedelta(seconds=seconds)
-    text = f"{moment.year - year_offset:04d}{moment.isoformat()[4:19]}"
-    if fraction:
-        text += f".{fraction:09d}".rstrip("0")
-    return text + "Z"
+    return f"{moment.year - year_offset:04d}{moment.isoformat()[4:19]}"
 
 
 def parse_time(text: str) -> int:

@@ -6,8 +6,10 @@ fields refused, ending with a line feed.
 * ``perdure``: version of this format, 1.
 * ``sources``: one object for each source, in the order in which they were read:
 
-  - ``name``: what identifies the source from run to run; ``kind``: ``filestorage``; ``path``: where it was.
-  - ``tree``: the folder of the snapshot that holds it (for a FileStorage its history, formats/history.py).
+  - ``name``: what identifies the source from run to run; ``kind``: ``filestorage``, ``tree`` and others;
+    ``path``: where it was.
+  - ``tree``: the folder of the snapshot that holds it (for a FileStorage its history, formats/history.py;
+    for a file tree the path in the snapshot, without a slash before it; empty: the root itself).
   - ``cut``: tid of the last transaction (16 hexadecimal digits; zeros: none); ``size``: bytes at the cut.
   - ``last_packed``: the greatest tid with status "p": before it the source no longer tells every moment.
   - ``transactions``, ``records``: how many there are at the cut.
@@ -32,6 +34,14 @@ fields refused, ending with a line feed.
     ``layout``: how the directory was arranged (``bushy`` or ``lawn``; null where that is not known),
     ``unseen``: whether there may be blobs of which nothing is known: no directory was known to look for
     their files in, or a repository lost whole folders of them.
+  - ``files``: of a source that is files, not the history of a database (null for others): how many
+    ``files``, ``folders`` and ``others`` (links, pipes, devices) the snapshot has of it; ``unread``: path,
+    in Go's quoted form, and reason of those that could not be read, of at most 1000; ``unread_count``: of
+    how many; ``changing``: paths of those that changed while they were read, at most 1000; ``excluding``:
+    what was left out on request. Its ``cut`` is the tid that a commit would have had when reading began,
+    ``last_packed`` likewise; ``transactions`` and ``records`` are 0.
+* ``failed``: sources that are not in the snapshot, since they could not be read: ``name``, ``kind``,
+  ``path``, and ``why``. Left out if there is none.
 """
 
 from __future__ import annotations
@@ -99,6 +109,18 @@ class BlobsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     unseen: bool = False
 
 
+class FilesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The files of a source that is no database."""
+
+    files: int = 0
+    folders: int = 0
+    others: int = 0
+    unread: tuple[tuple[str, str], ...] = ()
+    unread_count: int = 0
+    changing: tuple[str, ...] = ()
+    excluding: tuple[str, ...] = ()
+
+
 class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One source of a snapshot."""
 
@@ -117,13 +139,34 @@ class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     garbage: tuple[tuple[int, int, int], ...] = ()
     database: str = ""
     blobs: BlobsRecord | None = None
+    files: FilesRecord | None = None
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FailedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A source that was to be in a snapshot, and could not be read."""
+
+    name: str
+    kind: str
+    path: str
+    why: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The whole file."""
 
     perdure: int
     sources: tuple[SourceRecord, ...]
+    failed: tuple[FailedSource, ...] = ()
+
+    @property
+    def histories(self) -> tuple[SourceRecord, ...]:
+        """The sources that are databases."""
+        return tuple(record for record in self.sources if record.files is None)
+
+    @property
+    def trees(self) -> tuple[SourceRecord, ...]:
+        """The sources that are files."""
+        return tuple(record for record in self.sources if record.files is not None)
 
     def encode(self) -> bytes:
         """Give the bytes of the file."""

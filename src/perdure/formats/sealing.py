@@ -20,6 +20,8 @@ Source: restic's doc/design.rst; D. J. Bernstein, "The Poly1305-AES message-auth
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -86,7 +88,7 @@ class MasterKey(msgspec.Struct, frozen=True):
 
 def seal(key: MasterKey, content: Bytes, nonce: bytes) -> bytes:
     """Seal ``content`` with 16 random bytes that were never used before."""
-    encryptor = Cipher(algorithms.AES(key.encrypt), modes.CTR(nonce)).encryptor()
+    encryptor = Cipher(_aes(key.encrypt), modes.CTR(nonce)).encryptor()
     hidden = encryptor.update(content)
     mac = Poly1305.generate_tag(_one_time_key(key, nonce), hidden)
     return b"".join((nonce, hidden, mac))
@@ -103,10 +105,51 @@ def unseal(key: MasterKey, sealed: Bytes) -> bytes:
         Poly1305.verify_tag(_one_time_key(key, nonce), hidden, bytes(view[-MAC_SIZE:]))
     except InvalidSignature:
         raise SealBroken("its authentication code does not match") from None
-    return Cipher(algorithms.AES(key.encrypt), modes.CTR(nonce)).decryptor().update(hidden)
+    return Cipher(_aes(key.encrypt), modes.CTR(nonce)).decryptor().update(hidden)
+
+
+def seal_many(key: MasterKey, contents: Sequence[Bytes], nonces: bytes) -> list[bytes]:
+    """Seal many contents; the nonces, 16 bytes for each, stand one behind the other.
+
+    Of small contents the ciphers' making would cost more than their work: one is used for all.
+    """
+    sealed = []
+    split = [nonces[at : at + NONCE_SIZE] for at in range(0, len(nonces), NONCE_SIZE)]
+    encryptor = Cipher(_aes(key.encrypt), modes.CTR(bytes(NONCE_SIZE))).encryptor()
+    for content, nonce, once in zip(contents, split, _one_time_keys(key, nonces), strict=True):
+        encryptor.reset_nonce(nonce)
+        hidden = encryptor.update(content)
+        sealed.append(b"".join((nonce, hidden, Poly1305.generate_tag(once, hidden))))
+    return sealed
+
+
+def unseal_many(key: MasterKey, sealed: Sequence[bytes]) -> list[bytes]:
+    """Give the contents of many. Raises SealBroken if one bit is not as it was sealed."""
+    contents = []
+    decryptor = Cipher(_aes(key.encrypt), modes.CTR(bytes(NONCE_SIZE))).decryptor()
+    nonces = b"".join(each[:NONCE_SIZE] for each in sealed)
+    for each, once in zip(sealed, _one_time_keys(key, nonces), strict=True):
+        hidden = memoryview(each)[NONCE_SIZE:-MAC_SIZE]
+        try:
+            Poly1305.verify_tag(once, hidden, each[-MAC_SIZE:])
+        except InvalidSignature:
+            raise SealBroken("its authentication code does not match") from None
+        decryptor.reset_nonce(each[:NONCE_SIZE])
+        contents.append(decryptor.update(hidden))
+    return contents
+
+
+def _one_time_keys(key: MasterKey, nonces: bytes) -> list[bytes]:
+    hidden = Cipher(_aes(key.mac.k), modes.ECB()).encryptor().update(nonces)  # noqa: S305 - see below
+    return [key.mac.r + hidden[at : at + NONCE_SIZE] for at in range(0, len(hidden), NONCE_SIZE)]
+
+
+@functools.lru_cache(maxsize=8)
+def _aes(key: bytes) -> algorithms.AES:
+    return algorithms.AES(key)
 
 
 def _one_time_key(key: MasterKey, nonce: bytes) -> bytes:
     # ECB of a single block is AES itself, which is what Poly1305-AES is defined with.
-    block_cipher = Cipher(algorithms.AES(key.mac.k), modes.ECB()).encryptor()  # noqa: S305
+    block_cipher = Cipher(_aes(key.mac.k), modes.ECB()).encryptor()  # noqa: S305
     return key.mac.r + block_cipher.update(nonce)

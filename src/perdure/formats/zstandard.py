@@ -26,11 +26,27 @@ _SMALL, _SMALL_LEVEL = 1 << 20, 9
 """What is smaller than this (trees, layouts, catalogues, what a short increment adds) is worth more work."""
 
 
+_USUAL_LEVEL = 3
+
+
 def compress(data: bytes | bytearray | memoryview) -> bytes:
     """Compress into one frame."""
     if len(data) < _SMALL:
         return zstd.compress(data, _SMALL_LEVEL)
     return zstd.compress(data, options=_OPTIONS)
+
+
+class QuickCompressor:
+    """Compresses what is met once, such as the files of a tree: at zstd's usual level."""
+
+    def __init__(self) -> None:
+        self._small = zstd.ZstdCompressor(level=_USUAL_LEVEL)
+
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Compress into one frame."""
+        if len(data) < _SMALL:
+            return self._small.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
+        return zstd.compress(data, options=_OPTIONS)
 
 
 def decompress(frame: bytes | memoryview, limit: int) -> bytes:

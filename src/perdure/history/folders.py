@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import msgspec
+
 from perdure.errors import RepositoryDamaged
 from perdure.formats.tree import Node, Tree, go_mode
 from perdure.model import ChunkId, ChunkKind
@@ -41,6 +43,7 @@ class Folder:
         self._identity = identity
         self._nodes: dict[str, Node] | None = {} if identity is None else None
         self._folders: dict[str, Folder] = {}
+        self._described: Node | None = None
 
     def as_stored(self) -> Folder:
         """Give the folder once more, which changes of this one do not reach; it must not have any yet."""
@@ -68,6 +71,15 @@ class Folder:
     def adopt(self, name: str, folder: Folder) -> None:
         """Enter a folder that may belong to another snapshot, whole."""
         self._folders[name] = folder
+
+    def enter(self, node: Node) -> None:
+        """Enter what is stored already, as it is."""
+        self.nodes[node.name] = node
+        self._identity = None
+
+    def describe(self, node: Node) -> None:
+        """Have the folder named with the owner, mode and times of ``node``: it stands for a real one."""
+        self._described = node
 
     def __contains__(self, name: str) -> bool:
         return name in self.nodes or name in self._folders
@@ -133,11 +145,18 @@ class Folder:
             if after is None:
                 self.remove(name)
             elif name not in self.nodes or self.nodes[name].tree != after:
-                self.nodes[name] = _folder_node(name, after)
+                self.nodes[name] = folder._node(name, after, self.nodes.get(name))
                 self._identity = None
         if self._identity is not None or not self._nodes:
             return None
         return writer.add(ChunkKind.TREE, Tree.of(self.nodes.values()).encode())
+
+    def _node(self, name: str, tree: ChunkId, before: Node | None) -> Node:
+        """Make its node: one that stands for a real folder stays what it is, but for what is in it."""
+        described = self._described or before
+        if described is not None:
+            return msgspec.structs.replace(described, name=name, subtree=tree.hex())
+        return folder_node(name, tree)
 
     def prefetch(self) -> None:
         """Load all folders directly in it, together. Raises RepositoryDamaged."""
@@ -181,7 +200,8 @@ def store_together(folders: Sequence[Folder], writer: Writer) -> None:
                 folder._identity = chunk.result()
 
 
-def _folder_node(name: str, tree: ChunkId) -> Node:
+def folder_node(name: str, tree: ChunkId) -> Node:
+    """Make the node of a folder that is Perdure's own, not the image of a real one."""
     return Node(
         name=name,
         type="dir",

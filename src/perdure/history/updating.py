@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -32,9 +32,29 @@ class Updated:
     bytes_read: int
 
     @property
+    def note(self) -> str | None:
+        """Under which name it is noted that all of it is in the repository; None: it is not."""
+        return note_of(self.record.name) if self.record.blobs is not None else None
+
+    @property
     def unchanged(self) -> bool:
         """Whether the last snapshot had everything."""
         return self.plan.method is Method.NOTHING and not self.blobs.new
+
+    @property
+    def method(self) -> str:
+        """How it was read."""
+        return self.plan.method.value
+
+    @property
+    def reason(self) -> str:
+        """Why it was read so."""
+        return self.plan.reason
+
+    def enter(self, root: Folder) -> None:
+        """Enter its folders into the root of a snapshot."""
+        for name, folder in self.folders.items():
+            root.adopt(name, folder)
 
 
 class Updating:
@@ -70,7 +90,7 @@ class Updating:
         earlier = find()
         if earlier is not None and not trust_blobs:
             earlier = replace(earlier, blobs=None)
-        done = self._advance(_identity(source, tree), cut, earlier)
+        done = self._advance(identity_of(source, tree), cut, earlier)
         folders, facts, kept = {tree: done.history.folder}, None, KeptBlobs()
         if cut.blobs is not None:
             name = f"{tree.removesuffix(history.SUFFIX)}{blobs.SUFFIX}"
@@ -85,7 +105,7 @@ class Updating:
                     self._writer,
                     self._observer,
                     verify=self._verify,
-                    check=not self._notes.found_whole(_note(source.name)),
+                    check=not self._notes.found_whole(note_of(source.name)),
                 )
             except RepositoryDamaged as error:
                 if not trust_blobs:
@@ -132,19 +152,13 @@ class Updating:
             )
 
 
-def note_whole(repository: Repository, done: Sequence[Updated]) -> None:
-    """Note, once everything is flushed, that all blobs of some sources are in the repository."""
-    notes = repository.notes()
-    for each in done:
-        if each.record.blobs is not None:
-            notes.note_whole(_note(each.record.name))
-
-
-def _note(name: str) -> str:
+def note_of(name: str) -> str:
+    """Say under which name it is noted that all blobs of a source are in the repository."""
     return f"blobs of {name}"
 
 
-def _identity(source: Source, tree: str) -> SourceRecord:
+def identity_of(source: Source, tree: str) -> SourceRecord:
+    """Give the record of a source of which nothing is known yet but who it is."""
     return SourceRecord(
         name=source.name,
         kind=source.kind,

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 
 from perdure.errors import PerdureError, RepositoryDamaged
 from perdure.formats import zstandard
 from perdure.formats.packfile import Entry
-from perdure.formats.sealing import NONCE_SIZE, Bytes, MasterKey, seal, unseal
+from perdure.formats.sealing import (
+    NONCE_SIZE,
+    Bytes,
+    MasterKey,
+    seal,
+    seal_many,
+    unseal,
+    unseal_many,
+)
 from perdure.model import ChunkId, ChunkKind
 
 HEALING = (
@@ -33,24 +42,53 @@ def encode(key: MasterKey, kind: ChunkKind, content: Bytes) -> tuple[bytes, int]
         sealed, content_length = seal(key, content, os.urandom(NONCE_SIZE)), 0
     else:
         sealed, content_length = seal(key, compressed, os.urandom(NONCE_SIZE)), len(content)
-    _prove(key, sealed, content_length, content)
+    try:
+        opened = unseal(key, sealed)
+    except ValueError:
+        raise _broken_machine() from None
+    _prove(opened, content_length, content)
     return sealed, content_length
 
 
-def _prove(key: MasterKey, sealed: bytes, content_length: int, content: Bytes) -> None:
-    """Decode what was just encoded: the last moment to notice a broken machine."""
-    plain = content if not isinstance(content, memoryview) else bytes(content)
+def encode_many(key: MasterKey, contents: Sequence[Bytes]) -> list[tuple[bytes, int]]:
+    """Do the same for data chunks of files, many small ones at once: quickly, and at a usual level."""
+    compressor = zstandard.QuickCompressor()
+    plain = [compressor.compress(content) for content in contents]
+    lengths = [
+        len(content) if len(compressed) < len(content) else 0
+        for content, compressed in zip(contents, plain, strict=True)
+    ]
+    chosen = [
+        compressed if length else content
+        for content, compressed, length in zip(contents, plain, lengths, strict=True)
+    ]
+    sealed = seal_many(key, chosen, os.urandom(NONCE_SIZE * len(contents)))
     try:
-        again = unseal(key, sealed)
-        if content_length:
-            again = zstandard.decompress(again, content_length)
+        opened = unseal_many(key, sealed)
     except ValueError:
-        again = b"" if content else b"?"
-    if again != plain:
-        raise PerdureError(
-            "a chunk that was just encoded does not decode to what it was",
-            hint="memory or processor of this machine are failing; nothing of it was stored",
-        )
+        raise _broken_machine() from None
+    for again, length, content in zip(opened, lengths, contents, strict=True):
+        _prove(again, length, content)
+    return list(zip(sealed, lengths, strict=True))
+
+
+def _prove(opened: bytes, content_length: int, content: Bytes) -> None:
+    """Decode what was just encoded and unsealed again: the last moment to notice a broken machine."""
+    again = opened
+    try:
+        if content_length:
+            again = zstandard.decompress(opened, content_length)
+    except ValueError:
+        raise _broken_machine() from None
+    if again != (bytes(content) if isinstance(content, memoryview) else content):
+        raise _broken_machine()
+
+
+def _broken_machine() -> PerdureError:
+    return PerdureError(
+        "a chunk that was just encoded does not decode to what it was",
+        hint="memory or processor of this machine are failing; nothing of it was stored",
+    )
 
 
 def decode(key: MasterKey, sealed: Bytes, entry: Entry, where: str) -> bytes:

@@ -8,9 +8,10 @@ to.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -22,7 +23,7 @@ from perdure.formats.snapshot import Snapshot
 from perdure.formats.tree import Tree
 from perdure.model import ChunkId, ChunkKind, SnapshotId
 from perdure.pool import Pool
-from perdure.repository.chunks import chunk_id, encode
+from perdure.repository.chunks import chunk_id, encode, encode_many
 from perdure.repository.index import Index, save_index
 from perdure.repository.locks import Lock
 from perdure.repository.packer import Packer, assemble
@@ -69,7 +70,7 @@ class Writer:
         self._claimed: set[bytes] = set()
         self._packers = {kind: Packer() for kind in ChunkKind}
         self._unindexed: list[Packed] = []
-        self._pending: set[Future[ChunkId]] = set()
+        self._pending: set[Future[Any]] = set()
         self._failure: BaseException | None = None
         self._closed = False
         self._added = Added()
@@ -109,6 +110,19 @@ class Writer:
         self._check_open()
         self._lock.keep()
         future = self._pool.submit(len(content), self._store_chunk, (kind, content))
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
+
+    def add_all(self, cost: int, contents: Callable[[], Iterable[Bytes]]) -> Future[list[ChunkId]]:
+        """Store the chunks of files that ``contents`` gives, called in a thread of the pool.
+
+        They may be many small ones; they are compressed quickly. ``cost`` (bytes) is about what they have.
+        Raises what went wrong with an earlier one.
+        """
+        self._check_open()
+        self._lock.keep()
+        future = self._pool.submit(cost, self._store_all, contents)
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
@@ -168,6 +182,34 @@ class Writer:
             self._failure = self._failure or error
             raise
         return name
+
+    def _store_all(self, contents: Callable[[], Iterable[Bytes]]) -> list[ChunkId]:
+        names: list[ChunkId] = []
+        mine: list[tuple[ChunkId, Bytes]] = []
+        try:
+            for content in contents():
+                name = chunk_id(content)
+                names.append(name)
+                if self._claim(ChunkKind.DATA, name):
+                    mine.append((name, content))
+            self._keep_all(mine)
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        return names
+
+    def _keep_all(self, chunks: Sequence[tuple[ChunkId, Bytes]]) -> None:
+        encoded = encode_many(self._key, [content for _, content in chunks])
+        packer = self._packers[ChunkKind.DATA]
+        full: list[tuple[list[bytes], list[Entry]]] = []
+        with self._mutex:
+            for (name, _), (sealed, content_length) in zip(chunks, encoded, strict=True):
+                packer.append(ChunkKind.DATA, name, sealed, content_length)
+                if packer.full:
+                    full.append(packer.take())
+        self._count(data_chunks=len(chunks), content_bytes=sum(len(each) for _, each in chunks))
+        for taken in full:
+            self._put_packfile(taken)
 
     def _claim(self, kind: ChunkKind, name: ChunkId) -> bool:
         """Tell whether it is on the caller to store this chunk."""

@@ -6,6 +6,7 @@ user's, also when root restores them.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,3 +75,15 @@ def write_new(path: Path, parts: Iterable[bytes]) -> int:
         path.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Make durable all that was written to the file system that an open file is on. Raises OSError."""
+    try:
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (AttributeError, OSError):  # where the C library lacks it
+        os.sync()
+        return
+    if syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

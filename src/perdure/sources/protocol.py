@@ -1,4 +1,4 @@
-"""What a history is made of: a source whose cut gives the bytes of a Data.fs, range by range."""
+"""What is backed up: a source whose cut gives the bytes of a Data.fs, range by range, or files (files.py)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from perdure.formats.filestorage import TransactionHeader
 from perdure.formats.manifest import Position, Proof
 from perdure.model import BlobId
+from perdure.sources.files import FilesCut
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
@@ -124,7 +125,7 @@ class Source(Protocol):
     database: str
     """What the site calls it: ``main``; empty if nothing is known."""
 
-    def cut(self) -> AbstractContextManager[Cut]:
+    def cut(self) -> AbstractContextManager[Cut | FilesCut]:
         """Fix what is read. Raises SourceUnusable."""
 
     def concerns(self) -> Iterator[str]:
