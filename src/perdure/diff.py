@@ -13,16 +13,22 @@ from perdure.formats.columns import Numbers
 from perdure.formats.manifest import Manifest
 from perdure.formats.object_records import read_class
 from perdure.formats.snapshot import Snapshot
-from perdure.history.changes import FileChange, file_changes
+from perdure.formats.tree import Node
+from perdure.history.changes import FileChange, file_changes, node_changes
 from perdure.history.objects import Objects, survey_objects
 from perdure.history.records import read_records
 from perdure.history.rows import Mask, Ordinals
 from perdure.model import ChunkId, Observer, SnapshotId, Tid
 from perdure.repository import Repository
-from perdure.snapshots import Found, found_in, is_named, names_of, read_manifest
-
-DATABASES = ("filestorage", "storage")
-"""Kinds of sources that have a history."""
+from perdure.snapshots import (
+    Found,
+    found_in,
+    is_named,
+    names_of,
+    own_names,
+    read_manifest,
+    tree_in,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +111,8 @@ def diff(
             f"neither snapshot has a source named {source!r}",
             hint=f"there are: {names_of((*old.sources, *new.sources)) or 'none'}",
         )
-    databases = [pair for pair in pairs if _kind(pair) in DATABASES]
-    others = [pair for pair in pairs if _kind(pair) not in DATABASES]
+    databases = [pair for pair in pairs if not _is_files(pair)]
+    others = [pair for pair in pairs if _is_files(pair)]
     return Difference(
         tuple(_compare(repository, *pair, observer) for pair in databases),
         (change for pair in others for change in _files(repository, *pair)),
@@ -132,18 +138,35 @@ def _pairs(old: dict[str, Found], new: dict[str, Found], source: str | None) -> 
     ]
 
 
-def _kind(pair: _Pair) -> str:
-    return next(found.record.kind for found in reversed(pair) if found is not None)
+def _is_files(pair: _Pair) -> bool:
+    return any(found is not None and found.record.files is not None for found in pair)
 
 
 def _files(
     repository: Repository, before: Found | None, after: Found | None
 ) -> Iterator[FileChange]:
-    found = after or before
-    assert found is not None
-    name = found.record.tree
-    trees = _tree(repository, before, name), _tree(repository, after, name)
-    yield from file_changes(repository, *trees, name)
+    """Give what differs between two states of a file tree."""
+    one = after or before
+    assert one is not None
+    own = frozenset(
+        name for found in (before, after) if found for name in _own_names(repository, found)
+    )
+    yield from node_changes(
+        repository,
+        _top(repository, before),
+        _top(repository, after),
+        one.record.tree,
+        leave_out=frozenset() if one.record.tree else own,
+    )
+
+
+def _top(repository: Repository, found: Found | None) -> Node | None:
+    return tree_in(repository, found.id, found.snapshot, found.record).top if found else None
+
+
+def _own_names(repository: Repository, found: Found) -> frozenset[str]:
+    known = read_manifest(repository, found.snapshot)
+    return own_names(known) if known else frozenset()
 
 
 def _tree(repository: Repository, found: Found | None, name: str) -> ChunkId | None:

@@ -252,6 +252,10 @@ def _age(age: timedelta) -> str:
 
 def _drilled(each: Drilled) -> str:
     restored = each.restored
+    if restored.tree is not None:
+        files = messages.count(restored.tree.files, "file")
+        size = messages.size(restored.size)
+        return f"{restored.name} at {messages.cut(restored.cut)} UTC: {size} in {files}"
     blobs = ""
     if restored.blobs is not None:
         blobs = f", {messages.count(restored.blobs.count, 'blob')}"
@@ -273,6 +277,7 @@ def _drilled_values(each: Drilled) -> dict[str, object]:
         "cut": str(restored.cut) if restored.cut.value else None,
         "cut_time": messages.iso(restored.cut.time) if restored.cut.value else None,
         "size": restored.size,
+        "files": restored.tree.files if restored.tree else None,
         "blobs": blobs.count if blobs else None,
         "blob_bytes": blobs.size if blobs else 0,
         "objects": each.objects,
