@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -161,6 +162,64 @@ def test_an_object_whose_making_was_undone(site: Site, tmp_path: Path) -> None:
     report = looked_at(site, path)
     assert kinds(report) == [(module.MISSING_OBJECT, 0, file.tids[0], MAPPING)]
     assert report.objects == 1
+
+
+@pytest.mark.parametrize("window", [150, 1 << 20])
+def test_back_pointers_that_lead_nowhere(site: Site, tmp_path: Path, window: int) -> None:
+    file = DataFs()
+    file.add(
+        Transaction([Record(0, referring(1, 2, 3)), Record(1, referring()), Record(4, b"N.N.")])
+    )
+    file.add(Transaction([Record(1, 17, prev=file.at[1])]))  # into a header
+    file.add(Transaction([Record(2, file.at[0], prev=0)]))  # to another object
+    file.add(Transaction([Record(3, 1 << 40, prev=0)]))  # beyond the end
+    path = tmp_path / "Data.fs"
+    path.write_bytes(file.data)
+    report = looked_at(site, path, window=window)
+    assert sorted(kinds(report)) == [
+        (module.MISSING_DATA, oid, file.tids[oid], "?") for oid in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_databases(site: Site, tmp_path: Path, seed: int) -> None:
+    """What is found is what a plain walk from the root finds."""
+    random_ = random.Random(seed)
+    states: dict[int, bytes] = {}
+    referred: dict[int, list[int]] = {}
+    transactions = []
+    for number in range(12):
+        some = {0} if not number else set(random_.choices(range(60), k=random_.randint(1, 12)))
+        records = {}
+        for oid in some:
+            referred[oid] = random_.choices(range(75), k=random_.randint(0, 4))
+            records[oid] = BROKEN if random_.random() < 0.05 else referring(*referred[oid])
+            if records[oid] == BROKEN:
+                referred[oid] = []
+        states |= records
+        transactions.append(records)
+    tids = raw_storage(tmp_path / "Data.fs", *transactions)
+    reached, ahead = {0}, [0]
+    while ahead:
+        new = {oid for oid in referred[ahead.pop()] if oid in states} - reached
+        reached |= new
+        ahead += new
+    newest = {oid: tid for tid, records in zip(tids, transactions, strict=True) for oid in records}
+    expected = [
+        (module.MISSING_OBJECT, oid, newest[oid])
+        for oid in reached
+        for to in referred[oid]
+        if to not in states
+    ]
+    expected += [
+        (module.BROKEN, oid, tid)
+        for tid, records in zip(tids, transactions, strict=True)
+        for oid, data in records.items()
+        if data == BROKEN
+    ]
+    report = looked_at(site, tmp_path / "Data.fs", window=random_.choice([400, 3000]))
+    assert sorted(each[:3] for each in kinds(report)) == sorted(expected)
+    assert report.unreachable == len(states) - len(reached)
 
 
 def test_records_that_are_wrapped(site: Site, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perdure.errors import DamageFound
 from perdure.formats.columns import Numbers
 from perdure.formats.history import LayoutName
 from perdure.history.in_repository import RepositoryHistory
@@ -20,6 +19,8 @@ from perdure.history.reading import check_seamless, names_until
 from perdure.history.rows import Mask, Ordinals, Rows, rows_of
 from perdure.model import Observer, Tid
 
+NOWHERE = (1 << 64) - 1
+"""Where a back pointer leads that leads to no record: to a tid that no commit has."""
 _PENDING = 1 << 20
 """Records that may wait before they are put in order with the others."""
 
@@ -121,7 +122,7 @@ class _Survey:
         return self._back.get((key[0], tid), tid) if tid != key[1] else tid
 
     def _tid_at(self, position: int) -> int:
-        """Give the tid of the record at a position of the file. Raises DamageFound."""
+        """Give the tid of the record at a position of the file; that of no transaction where none is."""
         name = self._names[
             max(bisect.bisect_right(self._names, position, key=lambda n: n.start), 1) - 1
         ]
@@ -130,9 +131,7 @@ class _Survey:
         rows = self._recent[1]
         number = int(np.searchsorted(rows.at, position))
         if number == len(rows.at) or int(rows.at[number]) != position:
-            raise DamageFound(
-                f"{self._history.where}: a back pointer leads to byte {position}, where no record is"
-            )
+            return NOWHERE
         return int(rows.tid[number])
 
     def _with_contents(self, found: Objects) -> Objects:
