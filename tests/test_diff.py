@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from blob_storage import BlobStorage
-from datafs import simple
-from history_site import back_up
+from datafs import FIRST_TID, simple
+from history_site import back_up, transactions_in
 from raw_storage import commit_raw, raw_storage, referring
 from small_repository import Site, backup
 from ZODB.FileStorage import FileStorage
@@ -20,7 +20,7 @@ from ZODB.utils import get_pickle_metadata, u64
 from perdure.diff import DatabaseChange, diff
 from perdure.errors import UsageError
 from perdure.history.changes import ADDED, CHANGED, REMOVED, FileChange
-from perdure.model import SilentObserver
+from perdure.model import SilentObserver, Tid
 from perdure.repository.checking import check_repository
 
 
@@ -102,6 +102,42 @@ def test_a_living_storage(site: Site, tmp_path: Path, seed: int, window: int) ->
         assert change.blobs_removed_bytes == sum(len(blobs[before][blob]) for blob in gone)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_moments(site: Site, tmp_path: Path, seed: int) -> None:
+    """What one snapshot tells of several moments."""
+    storage = BlobStorage(tmp_path / "site", seed=seed)
+    storage.commit("blob1")
+    states, blobs, tids = [], [], []
+    for _ in range(3):
+        for _ in range(4):
+            storage.commit(f"blob{storage.random.randint(0, 3)}")
+            storage.undo()
+        states.append(State(storage.path))
+        blobs.append(storage.contents())
+        tids.append(transactions_in(storage.data)[-1].tid)
+    storage.close()
+    name = made(site, storage.path, blobs=storage.blobs)
+    for before, after in ((0, 1), (1, 2), (0, 2), (2, 0)):
+        text = [f"{tids[n]:016x}" if n < 2 else name[:16] for n in (before, after)]
+        change = compared(site, *text)
+        old, new = states[before], states[after]
+        assert {
+            each.class_name: [each.added, each.removed, each.changed, each.before, each.after]
+            for each in change.classes
+        } == expected(old, new)
+        assert change.transactions_added == len(new.transactions - old.transactions)
+        come, gone = blobs[after].keys() - blobs[before], blobs[before].keys() - blobs[after]
+        assert (change.blobs_added, change.blobs_removed) == (len(come), len(gone))
+        assert change.blobs_added_bytes == sum(len(blobs[after][blob]) for blob in come)
+        assert change.before
+        assert change.before.cut.value == tids[before]
+        assert change.before.size < len(storage.data) or before == 2
+    time = f"{Tid(tids[1]).time:%Y-%m-%dT%H:%M:%S.%f}"
+    assert compared(site, time, "latest").classes == compared(site, f"{tids[1]:016x}", name).classes
+    with pytest.raises(UsageError, match="neither a time nor"):
+        compared(site, "yesterday", "latest")
+
+
 def test_nothing_and_a_pack(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "Data.fs"
     raw_storage(path, {0: referring(1, 2), 1: referring(), 2: referring()}, {1: referring(2)})
@@ -147,11 +183,12 @@ def test_files_of_another_program(site: Site, tmp_path: Path) -> None:
         FileChange("folder/gone", REMOVED, 2, None),
         FileChange("folder/new", ADDED, None, 0),
     ]
-    (tmp_path / "Data.fs").write_bytes(simple(1).data)
+    (tmp_path / "Data.fs").write_bytes(simple(2).data)
     ours = made(site, tmp_path / "Data.fs")
     mixed = diff(site.repository, first, ours, None, SilentObserver())
     counts = Counter(each.change for each in mixed.files)
     assert counts[REMOVED] == 3
     assert counts[ADDED] >= 3
-    with pytest.raises(UsageError, match="another program's"):
-        diff(site.repository, first, ours, "main", SilentObserver())
+    for one, other, source in ((first, ours, "main"), (first, f"{FIRST_TID:016x}", None)):
+        with pytest.raises(UsageError, match="another program made one"):
+            diff(site.repository, one, other, source, SilentObserver())

@@ -8,13 +8,11 @@ refer to may be gone, too: somebody undid its making, or a program packed withou
 
 from __future__ import annotations
 
-import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perdure.errors import DamageFound
 from perdure.formats.object_records import (
@@ -25,6 +23,7 @@ from perdure.formats.object_records import (
     read_class,
     read_record,
 )
+from perdure.history.blob_table import Pairs, blob_table, only_in, pairs_in, pairs_of
 from perdure.history.graph import Graph
 from perdure.history.objects import survey_objects
 from perdure.history.records import Batch, read_records
@@ -40,10 +39,6 @@ MOST = 10_000
 """How many findings of one kind are kept of a source; all are counted."""
 ROOT = 0
 _BLOB = "ZODB.blob.Blob"
-_PAIR = "S16"
-
-Pairs = NDArray[np.bytes_]
-"""Oid and tid together, as 16 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,42 +262,24 @@ class _Walk:
         kept = self._found.blobs
         if kept is None:
             return
-        files = array("Q")
-        for blob, _ in kept.folder.files(self._until):
-            files.extend(blob)
+        there = blob_table(kept, self._until).blobs
         records = self._blob_records()
         self.report.blobs = len(records)
-        there = _pairs(files)
         unreadable = {(oid, tid.value) for oid, tid in kept.record.missing}
-        for oid, tid in _only_in(records, there):
+        for oid, tid in only_in(records, there):
             why = "could not be read when the snapshot was made"
             what = f"its file {why if (oid, tid) in unreadable else 'is not in the snapshot'}"
             self.report.add(ObjectFinding(MISSING_FILE, oid, tid, _BLOB, what))
         if self.report.encrypted:  # any record may be that of a blob
             return
-        for oid, tid in _only_in(there, records):
+        for oid, tid in only_in(there, records):
             what = "the snapshot has a file for it, but the database no record"
             self.report.add(ObjectFinding(MISSING_RECORD, oid, tid, _BLOB, what))
 
     def _blob_records(self) -> Pairs:
         """Give the blobs that records stand for: also those that an undo brought back."""
-        own = _pairs(self._blobs)
-        back = self._objects.back
+        own, back = pairs_in(self._blobs), self._objects.back
         if not back:
             return own
-        held = _pairs(array("Q", (n for (oid, _), tid in back.items() for n in (oid, tid))))
-        pairs = _pairs(array("Q", (n for pair in back for n in pair)))
-        return np.union1d(own, pairs[np.isin(held, own)])
-
-
-def _pairs(numbers: array[int]) -> Pairs:
-    """Give pairs of numbers as strings of 16 bytes, which can be compared as wholes."""
-    return np.array(numbers, ">u8").view(_PAIR)
-
-
-def _only_in(first: Pairs, second: Pairs) -> Iterator[tuple[int, int]]:
-    """Give the pairs that are in the first, and not in the second, ascending."""
-    numbers = array("Q", np.setdiff1d(first, second).tobytes())
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    yield from zip(numbers[::2], numbers[1::2], strict=True)
+        held = pairs_of((oid, tid) for (oid, _), tid in back.items())
+        return np.union1d(own, pairs_of(back)[np.isin(held, own)])

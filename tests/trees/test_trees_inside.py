@@ -104,6 +104,10 @@ def test_diff(site: TreeSite, tmp_path: Path, files: Path, single: Path) -> None
         FileChange(f"{below}/goes", REMOVED, 4, None),
         FileChange(str(single).lstrip("/"), CHANGED, 18, 5),
     ]
+    cut = f"{found.databases[0].before.cut}" if found.databases[0].before else ""
+    moment = diff(site.repository, cut, second, None, SilentObserver())
+    assert [each.name for each in moment.databases] == ["main"]
+    assert list(moment.files) == []  # files are known at their backups only
     only = diff(site.repository, first, second, str(single), SilentObserver())
     assert only.databases == ()
     assert len(list(only.files)) == 1

@@ -23,17 +23,18 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "M"}
 
 
 @click.command(short_help="Say what differs between two snapshots.")
-@click.argument("first")
-@click.argument("second", default="latest")
+@click.argument("first", metavar="FIRST")
+@click.argument("second", metavar="[SECOND]", default="latest")
 @click.option("--source", help="Only this source, by its name or its database's.")
 @click.option("--all", "everything", is_flag=True, help=f"All classes, not only {_SHOWN}.")
 @reading_options
 @with_session
 def diff(session: Session, first: str, second: str, source: str | None, everything: bool) -> None:
-    """Say what came and went from snapshot FIRST to SECOND (beginnings of ids, or latest).
+    """Say what came and went from FIRST to SECOND: snapshots (beginnings of ids, or latest) or moments.
 
-    Of each database: its transactions, its objects by their classes with their bytes before and after,
-    and its blobs. Of what another program backed up: the files that came (+), went (-) or changed (M).
+    A moment is a time (UTC unless it has an offset) or a transaction id. Of each database: its
+    transactions, its objects by their classes with their bytes before and after, and its blobs. Of what
+    another program backed up: the files that came (+), went (-) or changed (M).
     """
     from perdure.diff import diff as compare
 
