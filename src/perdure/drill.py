@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from perdure import rehearsal
@@ -51,6 +51,16 @@ class DrillRequest:
     scratch: Path
     sample: int = 1000
     python: Path | None = None
+
+
+class _Answer(msgspec.Struct):
+    """What the process says of one database; see perdure/rehearsal.py."""
+
+    loaded: int
+    root: str | None
+    blobs: int
+    unknown: dict[str, int]
+    failures: list[str]
 
 
 @dataclass(slots=True)
@@ -233,11 +243,11 @@ class _Steps:
         self._observer.progress("load objects", 0, sum(map(len, samples)))
         answers = self._ask(samples)
         for drilled, answer in zip(self._report.sources, answers, strict=False):
-            drilled.loaded, drilled.root = answer["loaded"], answer["root"]
-            drilled.blobs_opened, drilled.unknown = answer["blobs"], answer["unknown"]
-            drilled.failures += answer["failures"]
+            drilled.loaded, drilled.root = answer.loaded, answer.root
+            drilled.blobs_opened, drilled.unknown = answer.blobs, answer.unknown
+            drilled.failures += answer.failures
 
-    def _ask(self, samples: Sequence[Sequence[tuple[str, str]]]) -> list[dict[str, Any]]:
+    def _ask(self, samples: Sequence[Sequence[tuple[str, str]]]) -> list[_Answer]:
         answer = self._scratch / "answer"
         request = {
             "answer": str(answer),
@@ -255,15 +265,22 @@ class _Steps:
             ],
         }
         self._run(json.dumps(request))
-        try:
-            found: list[dict[str, Any]] = json.loads(answer.read_bytes())
-        except (OSError, ValueError):
+        if self._report.failures:
             return []
+        try:
+            found = msgspec.json.decode(answer.read_bytes(), type=list[_Answer])
+        except (OSError, msgspec.MsgspecError):
+            found = []
+        if len(found) != len(samples):
+            self._report.failures.append(f"load: {self._program} did not answer: is it a Python?")
         return found
 
+    @property
+    def _program(self) -> str:
+        return str(self._request.python or sys.executable)
+
     def _run(self, request: str) -> None:
-        program = self._request.python or sys.executable
-        command = [str(program), "-c", Path(rehearsal.__file__).read_text()]
+        command = [self._program, "-c", Path(rehearsal.__file__).read_text()]
         try:
             done = subprocess.run(
                 command,

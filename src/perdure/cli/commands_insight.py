@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ def ls(
     with session.reading() as repository:
         contents = contents_of(repository, Wanted(snapshot, at, source, host, tags), stored=stored)
         entries = contents.list(path.strip("/"), recursive=recursive)
+        entries = chain(_first(entries), entries)  # an error comes before the head
         if session.output.json:
             session.output.array(map(_entry_values, entries))
         else:
@@ -119,6 +121,11 @@ def _write_out(parts: Iterable[bytes]) -> None:
     for part in parts:
         sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
+
+
+def _first(entries: Iterator[Entry]) -> list[Entry]:
+    first = next(entries, None)
+    return [] if first is None else [first]
 
 
 def _line(entry: Entry) -> str:
