@@ -35,6 +35,7 @@ class Content:
     __slots__ = (
         "batch",
         "chunks",
+        "gone",
         "grown",
         "path",
         "pending",
@@ -51,6 +52,8 @@ class Content:
         self.size = 0
         """Bytes that were read."""
         self.chunks: tuple[ChunkId, ...] = ()
+        self.gone = False
+        """It was removed before it could be read."""
         self.problem = ""
         """Why it was not read."""
         self.steady = True
@@ -58,6 +61,11 @@ class Content:
         self.grown = False
         self.batch: _Batch | None = None
         self.pending: Sequence[Future[list[ChunkId]]] = ()
+
+    def fail(self, error: OSError) -> None:
+        """Note that it could not be read."""
+        self.gone = isinstance(error, FileNotFoundError)
+        self.problem = error.strerror or str(error)
 
 
 class _Batch:
@@ -75,7 +83,7 @@ class _Batch:
             try:
                 data = _read_small(file)
             except OSError as error:
-                file.problem = error.strerror or str(error)
+                file.fail(error)
                 continue
             file.size = len(data)
             if data:
@@ -147,7 +155,7 @@ class Contents:
                 if file.steady:
                     break
         except OSError as error:
-            file.problem = error.strerror or str(error)
+            file.fail(error)
 
     def _cut(self, descriptor: int) -> tuple[Sequence[Future[list[ChunkId]]], int]:
         pending: list[Future[list[ChunkId]]] = []
