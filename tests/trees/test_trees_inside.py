@@ -21,6 +21,7 @@ from perdure.model import SilentObserver
 from perdure.restore_plan import Wanted
 from perdure.sources.files import FileTreeSource
 from perdure.sources.filestorage import FileStorageSource
+from perdure.sources.protocol import Source
 from perdure.stats import stats
 
 
@@ -51,7 +52,10 @@ def backed_up(site: TreeSite, tmp_path: Path, *trees: Path) -> str:
     """Back trees and a database up together; gives the snapshot."""
     path = tmp_path / "site" / "Data.fs"
     raw_storage(path, {0: referring(1), 1: referring()})
-    sources = [FileStorageSource(path, "main"), *(FileTreeSource(tree) for tree in trees)]
+    sources: list[Source] = [
+        FileStorageSource(path, "main"),
+        *(FileTreeSource(tree) for tree in trees),
+    ]
     with site.repository.lock() as lock:
         request = BackupRequest("www1", "plone")
         report = backup(site.repository, lock, sources, request, later, SilentObserver())
