@@ -166,7 +166,11 @@ def test_a_damaged_repository(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "why"),
-    [("raise SystemExit(7)", "exit code 7"), ("echo 'it is broken' >&2; exit 1", "it is broken")],
+    [
+        ("raise SystemExit(7)", "exit code 7"),
+        ("echo 'it is broken' >&2; exit 1", "it is broken"),
+        ("exit 0", "did not answer"),
+    ],
 )
 def test_a_python_that_fails(site: Site, tmp_path: Path, code: str, why: str) -> None:
     raw_storage(tmp_path / "Data.fs", {0: referring()})

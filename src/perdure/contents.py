@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -18,7 +18,8 @@ from perdure.history.streaming import size_until, stream
 from perdure.model import BlobId, ChunkId, ChunkKind, Observer, Tid
 from perdure.repository import Repository
 from perdure.repository.checking import MOST_NESTED
-from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
+from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore
+from perdure.restore_trees import PlannedTree, plan_trees
 
 FILE, FOLDER = "file", "dir"
 
@@ -55,14 +56,15 @@ def contents_of(repository: Repository, wanted: Wanted, *, stored: bool) -> Cont
     other = foreign(repository, wanted)
     if other is not None:
         return StoredContents(repository, other[1].root)
-    plans = plan_restore(repository, wanted, Path("/"))
     if not stored:
-        return RestoredContents(repository, plans)
+        plans = plan_restore(repository, wanted, Path("/"))
+        taken = [path for plan in plans for path in (plan.path, plan.path.parent) if path.name]
+        return RestoredContents(repository, plans, plan_trees(repository, wanted, Path("/"), taken))
     if wanted.at is not None or wanted.source is not None:
         raise UsageError(
             "--stored shows a snapshot as it is kept: leave --at and --source out",
         )
-    return StoredContents(repository, plans[0].chosen.found.snapshot.root)
+    return StoredContents(repository, named(repository, wanted)[1].root)
 
 
 def _missing(path: str) -> UsageError:
@@ -81,8 +83,12 @@ def _is_folder(path: str) -> UsageError:
 class StoredContents:
     """The folders and files of a snapshot as the repository keeps them."""
 
-    def __init__(self, repository: Repository, root: ChunkId) -> None:
+    def __init__(
+        self, repository: Repository, root: ChunkId, leave_out: Collection[str] = ()
+    ) -> None:
         self._repository, self._root = repository, root
+        self._leave_out = leave_out
+        """Names at the top that are not shown."""
 
     def list(self, path: str, *, recursive: bool) -> Iterator[Entry]:
         """Give what is in a folder, or the file itself."""
@@ -110,6 +116,8 @@ class StoredContents:
         if depth > MOST_NESTED:
             raise RepositoryDamaged(f"{path} lies in more than {MOST_NESTED} folders")
         for node in self._repository.load_tree(tree).nodes:
+            if not path and node.name in self._leave_out:
+                continue
             below = f"{path}/{node.name}" if path else node.name
             yield _entry(below, node)
             if recursive and node.tree is not None:
@@ -119,6 +127,8 @@ class StoredContents:
         """Find a node; None for the root."""
         tree: ChunkId | None = self._root
         node: Node | None = None
+        if path.partition("/")[0] in self._leave_out:
+            raise _missing(path)
         for name in PurePosixPath(path).parts:
             nodes = self._repository.load_tree(tree).nodes if tree is not None else ()
             node = next((each for each in nodes if each.name == name), None)
@@ -140,10 +150,13 @@ def _entry(path: str, node: Node) -> Entry:
 
 
 class RestoredContents:
-    """The databases and blob directories of a snapshot, named as a restore into a folder names them."""
+    """The databases, blob directories and file trees of a snapshot, named as a restore names them."""
 
-    def __init__(self, repository: Repository, plans: Sequence[Planned]) -> None:
+    def __init__(
+        self, repository: Repository, plans: Sequence[Planned], trees: Sequence[PlannedTree]
+    ) -> None:
         self._repository = repository
+        self._trees = {_below(plan.path): plan for plan in trees}
         self._files = {_below(plan.path): plan for plan in plans}
         self._blobs: dict[str, list[Planned]] = {}
         for plan in plans:
@@ -171,6 +184,11 @@ class RestoredContents:
                 chunks = _blob_chunks(plans, path.removeprefix(f"{folder}/"))
                 if chunks is not None:
                     return self._repository.load_many(ChunkKind.DATA, chunks)
+        for known, tree in self._trees.items():
+            if path == known and tree.found.top.type == "file":
+                return self._repository.load_many(ChunkKind.DATA, tree.found.top.chunks)
+            if _is_in(path, known):
+                return self._in_tree(tree).read(path[len(known) + 1 :], observer)
         if next(self._entries(path, recursive=False), None) is not None:
             raise _is_folder(path)
         raise _missing(path)
@@ -197,6 +215,34 @@ class RestoredContents:
                 for entry in _blob_entries(known, plans):
                     if entry.path == path or _is_in(entry.path, path):
                         yield from _folded(entry, path, recursive, folders)
+        for known, tree in self._trees.items():
+            yield from self._tree_entries(known, tree, path, recursive, folders)
+
+    def _tree_entries(
+        self, known: str, plan: PlannedTree, path: str, recursive: bool, folders: set[str]
+    ) -> Iterator[Entry]:
+        top = plan.found.top
+        if _is_in(known, path):
+            entry = _entry(known, top)
+            if top.tree is not None:
+                entry = Entry(known, FOLDER, plan.record.size, plan.record.cut.time)
+            yield from _folded(entry, path, recursive, folders)
+            inner = "" if recursive and top.tree is not None else None
+        elif known == path and top.tree is None:
+            yield _entry(known, top)
+            return
+        else:
+            inside = known == path or _is_in(path, known)
+            inner = path[len(known) + 1 :] if inside else None
+        if inner is not None:
+            for entry in self._in_tree(plan).list(inner, recursive=recursive):
+                yield replace(entry, path=f"{known}/{entry.path}")
+
+    def _in_tree(self, plan: PlannedTree) -> StoredContents:
+        top = plan.found.top
+        if top.tree is None:
+            raise _missing(str(plan.path))
+        return StoredContents(self._repository, top.tree, plan.leave_out)
 
 
 def _below(path: Path) -> str:

@@ -14,8 +14,9 @@ from perdure.errors import UsageError
 from perdure.formats.columns import Numbers
 from perdure.formats.object_records import read_class
 from perdure.formats.snapshot import Snapshot
+from perdure.formats.tree import Node
 from perdure.history.blob_table import blob_table
-from perdure.history.changes import FileChange, file_changes
+from perdure.history.changes import FileChange, file_changes, node_changes
 from perdure.history.objects import Objects, survey_objects
 from perdure.history.records import read_records
 from perdure.history.rows import Mask, Ordinals
@@ -23,10 +24,8 @@ from perdure.history.streaming import size_until
 from perdure.model import ChunkId, Observer, SnapshotId, Tid, parse_time
 from perdure.repository import Repository
 from perdure.restore_plan import LATEST, Wanted, choose
-from perdure.snapshots import Found, found_in, is_named, read_manifest
+from perdure.snapshots import Found, found_in, is_named, own_names, read_manifest, tree_in
 
-DATABASES = ("filestorage", "storage")
-"""Kinds of sources that have a history."""
 _DIGITS = re.compile("[0-9a-f]{1,64}")
 _TID_DIGITS = 16
 
@@ -102,9 +101,9 @@ def diff(
 ) -> Difference:
     """Compare two snapshots, given by the beginnings of their ids, or as ``latest``; or two moments.
 
-    A moment (a time or a tid) means the databases of the latest snapshots as they were then. Where one of
-    two snapshots is another program's, the files of both are compared as they are kept.
-    Raises UsageError, DamageFound, StoreError.
+    A moment (a time or a tid) means the databases of the latest snapshots as they were then, without file
+    trees. Where one of two snapshots is another program's, the files of both are compared as they are
+    kept. Raises UsageError, DamageFound, StoreError.
     """
     meant = [_meant(repository, text, source) for text in (first, second)]
     roots = [each.root for each in meant if isinstance(each, Snapshot)]
@@ -120,8 +119,9 @@ def diff(
             f"neither snapshot has a source named {source!r}",
             hint="perdure snapshots lists the sources",
         )
-    databases = [pair for pair in pairs if _kind(pair) in DATABASES]
-    others = [pair for pair in pairs if _kind(pair) not in DATABASES]
+    databases = [pair for pair in pairs if not _is_files(pair)]
+    moments = any(_moment(repository, text) is not None for text in (first, second))
+    others = [] if moments else [pair for pair in pairs if _is_files(pair)]
     return Difference(
         tuple(_compare(repository, *pair, observer) for pair in databases),
         (change for pair in others for change in _files(repository, *pair)),
@@ -170,18 +170,37 @@ def _root(meant: _States | Snapshot) -> ChunkId | None:
     return next((each.found.snapshot.root for each in meant.values()), None)
 
 
-def _kind(pair: _Pair) -> str:
-    return next(each.found.record.kind for each in reversed(pair) if each is not None)
+def _is_files(pair: _Pair) -> bool:
+    return any(state is not None and state.found.record.files is not None for state in pair)
 
 
 def _files(
     repository: Repository, before: _State | None, after: _State | None
 ) -> Iterator[FileChange]:
+    """Give what differs between two states of a file tree."""
     one = after or before
     assert one is not None
-    name = one.found.record.tree
-    trees = _tree(repository, before, name), _tree(repository, after, name)
-    yield from file_changes(repository, *trees, name)
+    path = one.found.record.tree
+    own = {name for each in (before, after) if each for name in _own_names(repository, each.found)}
+    yield from node_changes(
+        repository,
+        _top(repository, before),
+        _top(repository, after),
+        path,
+        leave_out=() if path else own,
+    )
+
+
+def _top(repository: Repository, state: _State | None) -> Node | None:
+    if state is None:
+        return None
+    found = state.found
+    return tree_in(repository, found.id, found.snapshot, found.record).top
+
+
+def _own_names(repository: Repository, found: Found) -> frozenset[str]:
+    known = read_manifest(repository, found.snapshot)
+    return own_names(known) if known else frozenset()
 
 
 def _tree(repository: Repository, state: _State | None, name: str) -> ChunkId | None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from perdure import rehearsal
@@ -30,7 +30,8 @@ from perdure.history.objects import Objects, survey_objects
 from perdure.model import Observer, SnapshotId
 from perdure.repository import Repository
 from perdure.restore import Restored, RestoreRequest, restore, survey
-from perdure.restore_plan import Planned, Wanted, plan_restore
+from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
+from perdure.restore_trees import PlannedTree, plan_trees
 
 PASSED, FAILED = "passed", "failed"
 _PREFIX, _LOCK = "perdure-drill-", "in-use"
@@ -50,6 +51,16 @@ class DrillRequest:
     scratch: Path
     sample: int = 1000
     python: Path | None = None
+
+
+class _Answer(msgspec.Struct):
+    """What the process says of one database; see perdure/rehearsal.py."""
+
+    loaded: int
+    root: str | None
+    blobs: int
+    unknown: dict[str, int]
+    failures: list[str]
 
 
 @dataclass(slots=True)
@@ -103,14 +114,19 @@ def drill(
     """
     with _scratch_below(request.scratch) as scratch:
         target = scratch / "restored"
-        plans = plan_restore(repository, request.wanted, target)
-        if not plans:
+        if foreign(repository, request.wanted) is not None:
             raise UsageError(
                 "the snapshot is another program's: there is no database to rehearse with",
                 hint="perdure restore --to gives its files back; perdure check --read-data verifies them",
             )
-        report = _new_report(plans, clock())
-        _check_room(plans, scratch)
+        plans = plan_restore(repository, request.wanted, target)
+        trees = plan_trees(repository, request.wanted, target)
+        if not (plans or trees):
+            raise UsageError(
+                "there is nothing to rehearse with: no source of the snapshot was read"
+            )
+        report = _new_report(plans, trees, clock())
+        _check_room(plans, trees, scratch)
         steps = _Steps(repository, request, plans, scratch, report, observer)
         for name, step in (
             ("restore", steps.restore),
@@ -128,9 +144,12 @@ def drill(
     return report
 
 
-def room_needed(plans: Sequence[Planned]) -> int:
+def room_needed(plans: Sequence[Planned], trees: Sequence[PlannedTree]) -> int:
     """Say how many bytes a restore takes on a disk, at most."""
     needed = 0
+    for tree in trees:
+        files = tree.record.files
+        needed += tree.record.size + ((files.files + files.folders) * _BLOCK if files else 0)
     for plan in plans:
         needed += plan.record.size + plan.record.records * _INDEX + _BLOCK
         if plan.record.blobs is not None:
@@ -138,20 +157,26 @@ def room_needed(plans: Sequence[Planned]) -> int:
     return needed
 
 
-def _new_report(plans: Sequence[Planned], now: datetime) -> DrillReport:
-    snapshot = max((plan.chosen.found for plan in plans), key=lambda found: found.snapshot.moment)
-    cuts = [plan.cut.time for plan in plans if plan.cut.value]
+def _new_report(
+    plans: Sequence[Planned], trees: Sequence[PlannedTree], now: datetime
+) -> DrillReport:
+    found = [(plan.chosen.found.id, plan.chosen.found.snapshot.moment) for plan in plans]
+    found += [(tree.found.id, tree.found.snapshot.moment) for tree in trees]
+    name, moment = max(found, key=lambda each: each[1])
+    cuts = [
+        cut.time for cut in (*(p.cut for p in plans), *(t.record.cut for t in trees)) if cut.value
+    ]
     size = sum(p.record.size + (p.record.blobs.size if p.record.blobs else 0) for p in plans)
     return DrillReport(
-        snapshot.id,
-        now - snapshot.snapshot.moment,
+        name,
+        now - moment,
         now - max(cuts) if cuts else None,
-        size,
+        size + sum(tree.record.size for tree in trees),
     )
 
 
-def _check_room(plans: Sequence[Planned], scratch: Path) -> None:
-    needed = room_needed(plans)
+def _check_room(plans: Sequence[Planned], trees: Sequence[PlannedTree], scratch: Path) -> None:
+    needed = room_needed(plans, trees)
     status = os.statvfs(scratch)
     free = status.f_bavail * status.f_frsize
     if needed > free:
@@ -186,7 +211,12 @@ class _Steps:
         """Read everything that was restored, and compare."""
         found = survey(self._repository, self._restore, self._observer)
         for drilled, again in zip(self._report.sources, found, strict=True):
-            if again.kept != drilled.restored.size and self._request.wanted.at is None:
+            if again.tree is not None:
+                if again.tree.kept != again.tree.files:
+                    drilled.failures.append(
+                        f"{again.tree.files - again.tree.kept} files are not right"
+                    )
+            elif again.kept != drilled.restored.size and self._request.wanted.at is None:
                 drilled.failures.append(
                     f"{again.files[0]} has only {again.kept} bytes that are right"
                 )
@@ -202,7 +232,10 @@ class _Steps:
     def load(self) -> None:
         """Have the databases opened, and a sample of the objects loaded."""
         samples = []
-        for plan, drilled in zip(self._plans, self._report.sources, strict=True):
+        if not self._plans:
+            return
+        # The databases come first, the file trees after them.
+        for plan, drilled in zip(self._plans, self._report.sources, strict=False):
             history, until = plan.chosen.found.history, plan.chosen.until
             objects = survey_objects(history, until, self._observer)
             drilled.objects = int((~objects.gone).sum())
@@ -210,11 +243,11 @@ class _Steps:
         self._observer.progress("load objects", 0, sum(map(len, samples)))
         answers = self._ask(samples)
         for drilled, answer in zip(self._report.sources, answers, strict=False):
-            drilled.loaded, drilled.root = answer["loaded"], answer["root"]
-            drilled.blobs_opened, drilled.unknown = answer["blobs"], answer["unknown"]
-            drilled.failures += answer["failures"]
+            drilled.loaded, drilled.root = answer.loaded, answer.root
+            drilled.blobs_opened, drilled.unknown = answer.blobs, answer.unknown
+            drilled.failures += answer.failures
 
-    def _ask(self, samples: Sequence[Sequence[tuple[str, str]]]) -> list[dict[str, Any]]:
+    def _ask(self, samples: Sequence[Sequence[tuple[str, str]]]) -> list[_Answer]:
         answer = self._scratch / "answer"
         request = {
             "answer": str(answer),
@@ -232,15 +265,22 @@ class _Steps:
             ],
         }
         self._run(json.dumps(request))
-        try:
-            found: list[dict[str, Any]] = json.loads(answer.read_bytes())
-        except (OSError, ValueError):
+        if self._report.failures:
             return []
+        try:
+            found = msgspec.json.decode(answer.read_bytes(), type=list[_Answer])
+        except (OSError, msgspec.MsgspecError):
+            found = []
+        if len(found) != len(samples):
+            self._report.failures.append(f"load: {self._program} did not answer: is it a Python?")
         return found
 
+    @property
+    def _program(self) -> str:
+        return str(self._request.python or sys.executable)
+
     def _run(self, request: str) -> None:
-        program = self._request.python or sys.executable
-        command = [str(program), "-c", Path(rehearsal.__file__).read_text()]
+        command = [self._program, "-c", Path(rehearsal.__file__).read_text()]
         try:
             done = subprocess.run(
                 command,
@@ -295,7 +335,17 @@ def _scratch_below(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield scratch
     finally:
-        shutil.rmtree(scratch)
+        _remove(scratch)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, also what its modes keep its owner from."""
+    for place, folders, _ in os.walk(folder):
+        for name in folders:
+            path = Path(place, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(folder)
 
 
 def _sweep(folder: Path) -> None:
@@ -303,4 +353,4 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError), open(left, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(lock.fileno()).st_uid == os.geteuid():
-                shutil.rmtree(left.parent)
+                _remove(left.parent)

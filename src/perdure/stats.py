@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import PurePosixPath
 
-from perdure.formats.manifest import Manifest
 from perdure.formats.snapshot import Snapshot
+from perdure.formats.tree import Node
 from perdure.model import ChunkKind, Observer, SnapshotId
 from perdure.repository import Repository
 from perdure.repository.costs import Costs
-from perdure.snapshots import read_manifest
+from perdure.snapshots import read_manifest, root_of, top_of
 
 _LIST = ""
 """The owner of what says which sources a snapshot has."""
@@ -131,11 +132,17 @@ class _Ledger:
             self.costs.enter(number, self._owner(name), ChunkKind.TREE, snapshot.root)
             self.entered.append({name: self.costs.size_of(snapshot.root)})
             return
-        folders = _folders(known)
-        for node in repository.load_tree(snapshot.root).nodes:
-            owner = self._owner(folders.get(node.name, _LIST))
-            if node.tree is not None:
-                self.costs.enter(number, owner, ChunkKind.TREE, node.tree)
+        root = root_of(repository, snapshot)
+        for record in known.sources:
+            owner = self._owner(record.name)
+            for path in filter(None, (record.tree, record.blobs.tree if record.blobs else "")):
+                if PurePosixPath(path).parts[0] in root:
+                    self._enter_node(number, owner, top_of(root, snapshot.root, path))
+        for record in known.trees:
+            if not record.tree:  # all of the snapshot that is nobody else's
+                self._enter_node(
+                    number, self._owner(record.name), top_of(root, snapshot.root, record.tree)
+                )
         self.costs.enter(number, 0, ChunkKind.TREE, snapshot.root)
         self.entered.append(
             {
@@ -143,6 +150,12 @@ class _Ledger:
                 for each in known.sources
             }
         )
+
+    def _enter_node(self, number: int, owner: int, node: Node) -> None:
+        if node.tree is not None:
+            self.costs.enter(number, owner, ChunkKind.TREE, node.tree)
+        for chunk in node.chunks:
+            self.costs.enter(number, owner, ChunkKind.DATA, chunk)
 
     def sources(self) -> list[SourceCost]:
         """Give what each source costs, the most costly first."""
@@ -156,13 +169,6 @@ class _Ledger:
 
     def _owner(self, name: str) -> int:
         return self._owners.setdefault(name, len(self._owners))
-
-
-def _folders(known: Manifest) -> dict[str, str]:
-    """Say to which source each folder of a snapshot belongs."""
-    folders = {each.tree: each.name for each in known.sources}
-    folders |= {each.blobs.tree: each.name for each in known.sources if each.blobs}
-    return folders
 
 
 def _days(snapshots: Sequence[SnapshotCost], entered: Sequence[dict[str, int]]) -> list[DayGrowth]:

@@ -76,6 +76,7 @@ def test_ls(program: Program, blobs: BlobStorage) -> None:
     assert any(path.endswith(".history") for path in stored)
     missing = program("ls", "latest", "nothing", code=2)
     assert "there is no 'nothing' in the snapshot" in missing.err
+    assert not missing.out
 
 
 def test_dump(program: Program, blobs: BlobStorage, tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ def test_what_the_page_says_works(program: Program, repository: Path, tmp_path: 
     storage = BlobStorage(tmp_path / "plone")
     storage.commit("image")
     storage.close()
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"  # after the last commit, before the backup
     storage.blobs.rename(tmp_path / "plone/blobstorage")
     program(
         *("backup", "--filestorage", str(storage.path)),
         *("--blobs", str(tmp_path / "plone/blobstorage")),
     )
-    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 6
     script = "\n".join(blocks).replace("2026-11-20T18:00", now)

@@ -184,6 +184,7 @@ def test_one_job_fails_the_others_do_not(
     assert "gone: not in the snapshot" in told.err
     assert "site: not in the snapshot" in told.err
     assert "gone FAILED" in told.out
+    assert "lacks gone, site" in told.err
     events = program("--json", "backup", code=3).events
     [report] = [event for event in events if "sources" in event]
     assert {source["name"]: source["status"] for source in report["sources"]} == {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -311,6 +312,22 @@ def test_single_files_and_links(site: TreeSite, tree: Path, tmp_path: Path) -> N
     site.give_back(tmp_path / "out")
     assert (tmp_path / "out/big").read_bytes() == (tree / "big").read_bytes()
     assert os.readlink(tmp_path / "out/to") == "sub"
+
+
+def test_the_root_of_the_file_system(site: TreeSite, tree: Path, tmp_path: Path) -> None:
+    """It is the root of the snapshot, beside what is Perdure's own; most of it is left out here."""
+    patterns = [
+        pattern
+        for above, below in pairwise((*reversed(tree.parents), tree))
+        for pattern in (f"{str(above).rstrip('/')}/*", f"!{below}")
+    ]
+    for _ in range(2):
+        report = site.back_up(Path("/"), excludes=Excludes(tuple(patterns)))
+        assert report.files == len(odd_files.NAMES) + 4
+    assert (report.new, report.changed) == (0, 0)
+    site.give_back(tmp_path / "out")
+    assert seen(Path(f"{tmp_path}/out/root{tree}")) == seen(tree)
+    assert not (tmp_path / "out/root/perdure.json").exists()
 
 
 def test_what_cannot_be_a_source(site: TreeSite, tree: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ def ls(
     with session.reading() as repository:
         contents = contents_of(repository, Wanted(snapshot, at, source, host, tags), stored=stored)
         entries = contents.list(path.strip("/"), recursive=recursive)
+        entries = chain(_first(entries), entries)  # an error comes before the head
         if session.output.json:
             session.output.array(map(_entry_values, entries))
         else:
@@ -119,6 +121,11 @@ def _write_out(parts: Iterable[bytes]) -> None:
     for part in parts:
         sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
+
+
+def _first(entries: Iterator[Entry]) -> list[Entry]:
+    first = next(entries, None)
+    return [] if first is None else [first]
 
 
 def _line(entry: Entry) -> str:
@@ -252,6 +259,10 @@ def _age(age: timedelta) -> str:
 
 def _drilled(each: Drilled) -> str:
     restored = each.restored
+    if restored.tree is not None:
+        files = messages.count(restored.tree.files, "file")
+        size = messages.size(restored.size)
+        return f"{restored.name} at {messages.cut(restored.cut)} UTC: {size} in {files}"
     blobs = ""
     if restored.blobs is not None:
         blobs = f", {messages.count(restored.blobs.count, 'blob')}"
@@ -273,6 +284,7 @@ def _drilled_values(each: Drilled) -> dict[str, object]:
         "cut": str(restored.cut) if restored.cut.value else None,
         "cut_time": messages.iso(restored.cut.time) if restored.cut.value else None,
         "size": restored.size,
+        "files": restored.tree.files if restored.tree else None,
         "blobs": blobs.count if blobs else None,
         "blob_bytes": blobs.size if blobs else 0,
         "objects": each.objects,

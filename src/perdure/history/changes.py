@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from perdure.errors import RepositoryDamaged
@@ -30,8 +30,9 @@ def file_changes(
     after: ChunkId | None,
     path: str = "",
     depth: int = 0,
+    leave_out: Collection[str] = (),
 ) -> Iterator[FileChange]:
-    """Give what differs between two trees (None: there is none), by the path.
+    """Give what differs between two trees (None: there is none), by the path, without some names.
 
     Owners, modes and times do not count. Raises RepositoryDamaged, StoreError.
     """
@@ -40,16 +41,27 @@ def file_changes(
     if depth > MOST_NESTED:
         raise RepositoryDamaged(f"{path} lies in more than {MOST_NESTED} folders")
     old, new = _nodes(repository, before), _nodes(repository, after)
-    for name in sorted(old.keys() | new.keys()):
+    for name in sorted((old.keys() | new.keys()).difference(leave_out)):
         below = f"{path}/{name}" if path else name
-        was, now = old.get(name), new.get(name)
-        was_tree, is_tree = was.tree if was else None, now.tree if now else None
-        if was_tree or is_tree:
-            yield from file_changes(repository, was_tree, is_tree, below, depth + 1)
-            was, now = None if was_tree else was, None if is_tree else now
-        change = _change(was, now)
-        if change:
-            yield FileChange(below, change, was.size if was else None, now.size if now else None)
+        yield from node_changes(repository, old.get(name), new.get(name), below, depth)
+
+
+def node_changes(
+    repository: Repository,
+    was: Node | None,
+    now: Node | None,
+    path: str,
+    depth: int = 0,
+    leave_out: Collection[str] = (),
+) -> Iterator[FileChange]:
+    """Give what differs between two files or folders that have, or had, one place."""
+    was_tree, is_tree = was.tree if was else None, now.tree if now else None
+    if was_tree or is_tree:
+        yield from file_changes(repository, was_tree, is_tree, path, depth + 1, leave_out)
+        was, now = None if was_tree else was, None if is_tree else now
+    change = _change(was, now)
+    if change:
+        yield FileChange(path, change, was.size if was else None, now.size if now else None)
 
 
 def _nodes(repository: Repository, tree: ChunkId | None) -> dict[str, Node]:
