@@ -49,6 +49,7 @@ def back_up(store: Store, home: Path) -> None:
         made.close()
 
 
+@pytest.mark.slow
 def test_the_nth_call_of_a_backup_fails(tmp_path: Path) -> None:
     """An increment upon a first snapshot: every snapshot that is listed gives its HOME back."""
     home = unpack("flat-clean-c12", tmp_path)

@@ -21,7 +21,6 @@ from perdure.formats.directorystorage_particulars import (
     decode,
     encode,
     file_name,
-    first_tid_of,
     particulars_of,
     revision_file,
     transaction_file,
@@ -93,9 +92,6 @@ MANY = [
 def test_names_tell_the_tids() -> None:
     assert decode(encode(MANY), "here") == MANY
     assert file_name(MANY) == "0000000000000003-000000000000000c.columns"
-    assert first_tid_of(file_name(MANY), "here") == 3
-    with pytest.raises(DamageFound):
-        first_tid_of("other", "here")
 
 
 def test_damage_is_refused() -> None:

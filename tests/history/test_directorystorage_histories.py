@@ -76,6 +76,7 @@ def grown(tmp_path: Path, name: str, layout: str) -> tuple[HomeSite, list[int]]:
     return site, tids
 
 
+@pytest.mark.slow
 def test_increments_are_made_of_what_is_new(tmp_path: Path) -> None:
     """A HOME that grows, one to five transactions at a time, backed up each time; then any moment."""
     source, tids = grown(tmp_path, "chunky-clean", "chunky")
@@ -96,6 +97,7 @@ def test_increments_are_made_of_what_is_new(tmp_path: Path) -> None:
     site.check()
 
 
+@pytest.mark.slow
 def test_many_small_increments_become_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

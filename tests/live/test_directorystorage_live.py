@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from directorystorage_homes import states_of
 from directorystorage_site import HomeSite, files_of
-from old_zope import PATIENCE, Living, OldZope, old_zope  # noqa: F401 - a fixture
+from old_zope import PATIENCE, Living, LivingError, OldZope, old_zope  # noqa: F401 - a fixture
 
 from perdure import open_directorystorage
+from perdure.errors import SourceUnusable
 from perdure.formats.directorystorage_names import Kind, parse_name
 from perdure.model import SilentObserver, Tid
 from perdure.sources.directorystorage.contents import Contents
@@ -174,3 +177,44 @@ def test_a_filestorage_of_it_is_what_the_old_converter_makes(
             ]
         )
     assert told[0] == told[1]
+
+
+def test_backups_beside_one_that_packs(tmp_path: Path, old_zope: OldZope) -> None:  # noqa: F811
+    """Each backup is whole, or refused because of the pack; never anything between."""
+    settings = {"delay_delete": "0"}
+    home = old_zope.make_home(tmp_path / "home", "bushy", settings=settings)
+    site = HomeSite()
+    made = 0
+    with Living(old_zope, home) as living:
+        living.ask("commit", 100)
+        living.settle()
+        site.back_up(home)
+        stop = threading.Event()
+
+        def pack() -> None:
+            while not stop.is_set():
+                living.ask("commit", 20)
+                with suppress(LivingError):  # it has not yet recombined
+                    living.ask("pack")
+
+        packing = threading.Thread(target=pack)
+        packing.start()
+        try:
+            for _ in range(25):
+                try:
+                    site.back_up(home)
+                    made += 1
+                except SourceUnusable as error:
+                    assert "a pack runs" in str(error)  # noqa: PT017
+        finally:
+            stop.set()
+            packing.join()
+        living.settle()
+        site.back_up(home)
+        living.close()
+    snapshots = [name for name, _ in site.repository.snapshots()]
+    assert len(snapshots) == made + 2
+    for number in (0, len(snapshots) // 2, len(snapshots) - 1):
+        site.restore(tmp_path / f"{number}", snapshot=snapshots[number])
+        check_whole(old_zope, tmp_path / f"{number}")
+    site.check()

@@ -32,7 +32,6 @@ reserved      no     two for each of what 8
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -58,7 +57,6 @@ USUAL_POINTER, OLD_POINTER, NO_POINTER = 0, 16, 32
 
 _NO_FILE, _NO_MD5, _PREVIOUS, _OIDS = 1, 2, 4, 8
 _BARE, _PREV, _UNDO, _RESERVED = 1, 2, 4, 8
-_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.columns")
 _FACTS_LIMIT = 1 << 20
 _COLUMNS = (
     *("tid", "kind", "previous", "oids", "oid", "records"),
@@ -195,14 +193,6 @@ def revision_file(
 def file_name(known: Sequence[Particulars]) -> str:
     """Name the file of some particulars, in the order of their tids."""
     return f"{Tid(known[0].tid)}-{Tid(known[-1].tid)}.columns"
-
-
-def first_tid_of(name: str, where: str) -> int:
-    """Give the first tid that a file's name tells. Raises DamageFound."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise DamageFound(f"{where}: {name!r} is not the name of particulars")
-    return int(match[1], 16)
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from perdure.formats.directorystorage_names import FORMATS
 VERSION = "0.11"
 MOST_BYTES = 1 << 20
 FULL, MINIMAL = "Full", "Minimal"
-DETAILED, UNDOABLE = "detailed", "undoable"
+DETAILED = "detailed"
 
 _FORMAT = re.compile(rb"(?m)^(format[ \t]*[:=][ \t]*)[^\r\n]*")
 
@@ -32,9 +32,6 @@ class Settings:
     classname: str = FULL
     keep_policy: str = DETAILED
     """``undoable``: packs drop the files of transactions as well."""
-    writes_md5: bool = True
-    delay_delete: int = 864000
-    """Seconds for which files that a pack deleted keep their place, under another name."""
 
 
 def parse_settings(raw: bytes, where: str) -> Settings:
@@ -58,18 +55,12 @@ def parse_settings(raw: bytes, where: str) -> Settings:
         layout=layout,
         classname=classname,
         keep_policy=parser.get("storage", "keep_policy", fallback=DETAILED),
-        writes_md5=parser.get("md5policy", "write", fallback="1") != "0",
-        delay_delete=_seconds(parser.get("storage", "delay_delete", fallback="864000")),
     )
 
 
 def with_layout(raw: bytes, layout: str) -> bytes:
     """Give the file with another format; every other byte of it stays."""
     return _FORMAT.sub(lambda match: match[1] + layout.encode(), raw, count=1)
-
-
-def _seconds(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
 
 
 def _check(known: bool, where: str, what: str, there_are: str) -> None:
