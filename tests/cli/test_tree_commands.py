@@ -208,6 +208,8 @@ def test_a_damaged_database_does_not_stop_a_tree(
     program: Program, repository: Path, tree: Path, data_fs: Path
 ) -> None:
     program("backup", "--filestorage", str(data_fs), "--tree", str(tree))
+    whole = data_fs.with_name("whole.fs")
+    whole.write_bytes(data_fs.read_bytes())
     with data_fs.open("r+b") as file:
         file.seek(200)
         file.write(b"damage" * 20)
@@ -216,4 +218,10 @@ def test_a_damaged_database_does_not_stop_a_tree(
     told = program("backup", "--filestorage", str(other), "--tree", str(tree), code=3)
     assert f"{other}: not in the snapshot" in told.err
     program("backup", "--filestorage", str(other), code=13)
+    told = program(
+        "backup",
+        *("--filestorage", str(whole), "--filestorage", str(other), "--tree", str(tree)),
+        code=3,
+    )
+    assert f"{whole}, {other}: not in the snapshot" in told.err, "a site stands and falls together"
     program("check", "--read-data")
