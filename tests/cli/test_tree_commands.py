@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def tree(tmp_path: Path) -> Path:
     (folder / "b.log").write_bytes(b"b")
     (folder / "sub" / "c").write_bytes(b"c")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def checked(program: Program, repository: Path) -> Iterator[None]:
+    """Whatever was written is whole."""
+    yield
+    Path("perdure.toml").unlink(missing_ok=True)
+    program("check", "--read-data")
 
 
 def names(program: Program) -> set[str]:
