@@ -26,6 +26,7 @@ SMALLEST, AVERAGE, LARGEST = 512 << 10, 1 << 20, 8 << 20
 _WINDOW = 16 << 20
 _BATCH_BYTES, _BATCH_FILES = 1 << 20, 128
 _ATTEMPTS = 3
+_NO_TRACE = getattr(os, "O_NOATIME", 0)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -210,7 +211,7 @@ def _read_small(file: Content) -> bytes:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, _OPEN | os.O_NOATIME)
+        return os.open(path, _OPEN | _NO_TRACE)
     except PermissionError:
         return os.open(path, _OPEN)  # only its owner may read a file without leaving a trace
 

@@ -124,6 +124,8 @@ def attributes_or_none(path: str) -> tuple[ExtendedAttribute, ...]:
 
 def read_attributes(path: str) -> tuple[ExtendedAttribute, ...]:
     """Read the extended attributes; access control lists are among them. Raises OSError."""
+    if not hasattr(os, "listxattr"):  # only Linux has it
+        return ()
     try:
         names = os.listxattr(path, follow_symlinks=False)
         return tuple(
