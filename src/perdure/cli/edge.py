@@ -105,7 +105,9 @@ def _prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     STOPPING.clear()
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have it
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):  # as a shell's background jobs have it
         signal.signal(signal.SIGINT, _interrupt)
     # restic asks whether the owner of a lock lives by sending it SIGHUP; that must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
