@@ -99,8 +99,10 @@ class ResticInBucket(Restic):
         del self.environment["RESTIC_REPOSITORY"]
 
 
-def measure_bucket(dataset: Path, work: Path, cache: PageCache, repeat: int) -> BucketRuns | None:
-    """Run all steps ``repeat`` times on one data set; None where there is no server to run them on."""
+def measure_bucket(
+    dataset: Path, work: Path, cache: PageCache, repeat: int, steps: Steps = STEPS
+) -> BucketRuns | None:
+    """Run the steps ``repeat`` times on one data set; None where there is no server to run them on."""
     sys.path.insert(0, str(TESTS))
     from faulty_proxy import proxy
     from object_server import program, seaweedfs
@@ -114,7 +116,7 @@ def measure_bucket(dataset: Path, work: Path, cache: PageCache, repeat: int) -> 
         for number in range(repeat):
             shutil.rmtree(work / "tools", ignore_errors=True)
             running = list(_install(stage, work / "tools", server, front))
-            for step, tool, cost in _steps(stage, work, running, cache, front):
+            for step, tool, cost in _steps(stage, work, running, cache, front, steps):
                 asked = Requests(front.by_verb, front.bytes_sent, front.bytes_received)
                 found.requests.setdefault((step, tool), []).append(asked)
                 found.costs.setdefault((step, tool), []).append(replace(cost, added=asked.sent))
@@ -144,22 +146,27 @@ def _install(stage: Stage, work: Path, server: ObjectServer, front: Proxy) -> It
 
 
 def _steps(
-    stage: Stage, work: Path, running: Sequence[Tool], cache: PageCache, front: Proxy
+    stage: Stage,
+    work: Path,
+    running: Sequence[Tool],
+    cache: PageCache,
+    front: Proxy,
+    steps: Steps,
 ) -> Iterator[tuple[str, str, Cost]]:
-    for step, state in STEPS.backups:
+    for step, state in steps.backups:
         stage.apply(state)
         for tool in running:
             cache.prepare(stage.site, tool.place.home)
             front.reset()
             yield step, tool.name, tool.backup(state)
-    for step, restored, state in STEPS.restores:
+    for step, restored, state in steps.restores:
         for tool in running:
             front.reset()
             cost, file = tool.restore(restored, work / "restored")
             stage.verify(state, file)
             shutil.rmtree(work / "restored")
             yield step, tool.name, cost
-    for step, read_data in STEPS.checks:
+    for step, read_data in steps.checks:
         for tool in running:
             front.reset()
             checked = tool.check(read_data=read_data)

@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = len(content)
         if self.command == "HEAD":
             length = int(answer.headers.get("Content-Length") or 0)
-        self.begin(answer.status, length, answer.headers)
+        self.begin(answer.status, length, dict(answer.headers.items()))
         if fault is Fault.TORN:
             self.wfile.write(content[: len(content) // 2])
             self.cut()

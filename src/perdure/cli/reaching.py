@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -85,6 +84,8 @@ def reach(
     store = open_store(location, environment)
     if not is_far(location):
         return store
+    import random  # takes a while, and a local repository needs nothing of all this
+
     from perdure.stores.retrying import RetryingStore
     from perdure.stores.wrappers import CountingStore
 

@@ -48,9 +48,11 @@ class Span(msgspec.Struct, frozen=True):
 class ChunkReader:
     """Reads chunks by their ids."""
 
-    def __init__(self, store: Store, key: MasterKey) -> None:
+    def __init__(self, store: Store, key: MasterKey, gap: int = 0) -> None:
         self._store = store
         self._key = key
+        self._gap = gap
+        """Bytes between two chunks that are rather read, too, than asked around."""
 
     def read(self, locations: list[Location]) -> bytes:
         """Give a chunk from the first of its places that is whole. Raises RepositoryDamaged."""
@@ -148,25 +150,28 @@ class ChunkReader:
                 # One of them is damaged here: each by itself, from wherever it is whole.
                 return [load(kind, place.entry.id) for place in span.locations]
 
-        spans = _spans(find(kind, chunk_id)[0] for chunk_id in ids)
+        spans = _spans((find(kind, chunk_id)[0] for chunk_id in ids), self._gap)
         for contents in pool.in_order(read, ((span.size, span) for span in spans)):
             yield from contents
 
 
-def _spans(locations: Iterable[Location]) -> Iterator[Span]:
+def _spans(locations: Iterable[Location], most_between: int) -> Iterator[Span]:
     current: list[Location] = []
     size = 0
     for location in locations:
-        grown = size + max(location.entry.size, location.entry.length)
-        if current and (not _adjacent(current[-1], location) or grown > SPAN):
+        between = _between(current[-1], location) if current else 0
+        grown = size + max(between, 0) + max(location.entry.size, location.entry.length)
+        if current and (not 0 <= between <= most_between or grown > SPAN):
             yield Span(current)
-            current, grown = [], grown - size
+            current, grown = [], max(location.entry.size, location.entry.length)
         current.append(location)
         size = grown
     if current:
         yield Span(current)
 
 
-def _adjacent(first: Location, second: Location) -> bool:
-    same = first.packfile == second.packfile
-    return same and first.entry.offset + first.entry.length == second.entry.offset
+def _between(first: Location, second: Location) -> int:
+    """Give the bytes between two chunks; less than 0 if the second does not follow the first."""
+    if first.packfile != second.packfile:
+        return -1
+    return second.entry.offset - first.entry.offset - first.entry.length

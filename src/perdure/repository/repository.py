@@ -43,6 +43,10 @@ _STILL_WRITING = timedelta(days=1)
 """No file is written for so long: what is older and not finished is of a process that was killed."""
 
 
+_RATHER_READ = 256 << 10
+"""Bytes that are read from a store that is far rather than asked around by one more request."""
+
+
 class Repository:
     """Where snapshots are kept. Made by `Repository.create` and `Repository.open`."""
 
@@ -68,7 +72,7 @@ class Repository:
         self.files = SealedFiles(store, self._key)
         self.locks = Locks(self.files, clock, self._cache / "locks" if self._cache else None)
         self._snapshots = Snapshots(self.files, self._cache / "snapshots" if self._cache else None)
-        self.reader = ChunkReader(store, self._key)
+        self.reader = ChunkReader(store, self._key, gap=_RATHER_READ if far else 0)
         self._copies: CopyingStore | None = None
         if far and self._cache:
             self._copies = CopyingStore(store, self._cache / "packfiles", clock())
