@@ -30,6 +30,7 @@ from perdure.dropin.repozo.folder import (
 )
 from perdure.dropin.repozo.listing import list_lone_full
 from perdure.dropin.repozo.pieces import measure
+from perdure.dropin.repozo.removing import finish_removing, remove_older
 from perdure.dropin.repozo.writing import NewPiece
 from perdure.errors import DamageFound, StoreError
 from perdure.formats.repozo import DataName, encode_lines, time_of
@@ -102,6 +103,7 @@ def backup(request: BackupRequest, observer: Observer) -> BackupReport:
     source = FileStorageSource(request.file, window=_WINDOW, without_blobs=True)
     with locked(request.repository, request.wait), source.cut() as cut:
         try:
+            finish_removing(request.repository)
             list_lone_full(request.repository, request.name, observer)
             listing = list_folder(request.repository)
             run = _Backup(request, cut, listing, observer)
@@ -159,8 +161,6 @@ class _Backup:
         report = self._write(Plan(reason), extents, 0, _nothing_known(), b"")
         if not self._request.kill_old_on_full or report.stamp is None:
             return report
-        from perdure.dropin.repozo.removing import remove_older
-
         removed = remove_older(self._folder, report.stamp, self._observer)
         return replace(report, removed=removed)
 

@@ -117,7 +117,8 @@ def locked(folder: Path, wait: float) -> Iterator[None]:
                 each.unlink()
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays is taken by the next run
+            path.unlink()
         os.close(descriptor)
 
 
