@@ -13,7 +13,7 @@ import pytest
 from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
-from bench import blobs, dataset, tracing, uploads
+from bench import blobs, dataset, recipe, tracing, uploads
 from bench.measuring import Cost, PageCache, contents, folder_size, measure
 from bench.report import growth, steps, verdicts
 from bench.stage import BlobStage, Stage, blob_files, digest_of_blobs, next_boundary
@@ -245,3 +245,16 @@ def test_each_tool_gives_the_blobs_back(tmp_path: Path, uploaded: Path) -> None:
     if tracing.possible():
         assert calls["perdure", "nothing changed"] == 0
         assert calls["perdure", "+100 blobs"] == 100
+
+
+@pytest.mark.slow
+def test_small_blobs_in_each_way(tmp_path: Path) -> None:
+    if not shutil.which("rsync"):
+        pytest.skip("rsync is not installed (Debian: apt-get install rsync)")
+    found = recipe.measure_blobs(60, tmp_path / "work", PageCache("warm"))
+    assert set(found) == {(step, way) for step in recipe.STEPS for way in recipe.WAYS}
+    for way in (recipe.ORIGINAL, recipe.FILES):
+        assert found[recipe.UNCHANGED, way].inodes > 60
+        assert found[recipe.REMOVED, way].inodes < -60
+    assert found[recipe.UNCHANGED, recipe.REPOSITORY].inodes < 10
+    assert "60 blobs" in recipe.text(60, found)
