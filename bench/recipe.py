@@ -195,7 +195,8 @@ def measure_blobs(count: int, work: Path, cache: PageCache) -> Found:
 
 
 def _measured(way: Way, step: str, cache: PageCache) -> Step:
-    time.sleep(1.1)  # repozo knows whole seconds only
+    if isinstance(way, Original):
+        time.sleep(1.1)  # repozo knows whole seconds only
     command = way.remove_command() if step == REMOVED else way.command()
     inodes, size = taken(way.home)
     cache.prepare(way.site)

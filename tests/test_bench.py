@@ -13,7 +13,7 @@ import pytest
 from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
-from bench import blobs, dataset, s3, tracing, uploads
+from bench import blobs, dataset, recipe, s3, tracing, uploads
 from bench.measuring import Cost, PageCache, contents, folder_size, measure
 from bench.repetition import Steps
 from bench.report import growth, steps, verdicts
@@ -259,3 +259,16 @@ def test_requests_are_counted_in_a_bucket(data: Path, tmp_path: Path) -> None:
     for step in ("first full", s3.INCREMENT):
         for tool in ("perdure", "restic"):
             assert f"{step}, {tool}" in shown
+
+
+@pytest.mark.slow
+def test_small_blobs_in_each_way(tmp_path: Path) -> None:
+    if not shutil.which("rsync"):
+        pytest.skip("rsync is not installed (Debian: apt-get install rsync)")
+    found = recipe.measure_blobs(60, tmp_path / "work", PageCache("warm"))
+    assert set(found) == {(step, way) for step in recipe.STEPS for way in recipe.WAYS}
+    for way in (recipe.ORIGINAL, recipe.FILES):
+        assert found[recipe.UNCHANGED, way].inodes > 60
+        assert found[recipe.REMOVED, way].inodes < -60
+    assert found[recipe.UNCHANGED, recipe.REPOSITORY].inodes < 10
+    assert "60 blobs" in recipe.text(60, found)

@@ -32,7 +32,7 @@ class _Ordered(click.Group):
 
 
 @click.group(cls=_Ordered, short_help="Back up into files, as collective.recipe.backup does.")
-@click.option("--part", "part_file", type=_FILE, hidden=True)
+@click.option("--part", "part_file", type=_FILE, help="A part.json, which buildout wrote.")
 @click.option("--folder", type=_FOLDER, help="The folder of the site; by default the current one.")
 @click.pass_context
 def site(context: click.Context, part_file: Path | None, folder: Path | None) -> None:

@@ -21,9 +21,18 @@ _RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbacku
 )
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--part", "part_file", type=click.Path(path_type=Path, dir_okay=False), help="A part.json."
+    "--part",
+    "part_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A part.json, which buildout wrote.",
 )
-@click.option("--kind", type=click.Choice(list(_RESTORES)), default="backup", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(list(_RESTORES)),
+    default="backup",
+    show_default=True,
+    help="Which command made them.",
+)
 @click.option("--dry-run", "-n", is_flag=True, help="Only list the runs that there are.")
 @repository_options
 @with_session

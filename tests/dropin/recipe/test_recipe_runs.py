@@ -6,13 +6,19 @@ import fcntl
 import json
 import os
 import tarfile
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from blob_site import BlobSite, State
 from command_line import Program, Result
+
+from perdure.dropin.recipe.locking import locked
+from perdure.errors import StoreError
 
 Run = Callable[..., Result]
 
@@ -132,7 +138,7 @@ def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
     assert site.state() == state
     run("restore", "-n")
     assert site.state() == second
-    next(second_copy for second_copy in first.parent.glob("latest/")).rename(first.parent / "away")
+    (first.parent / os.readlink(first.parent / "latest")).rename(first.parent / "away")
     assert "1 blob files" in run("restore", "-n", stamp, code=13).err
     run("restore", "-n", "--allow-missing-blobs", stamp)
     assert (site.blobs / ".layout").read_text() == "bushy"
@@ -327,6 +333,23 @@ def test_one_run_at_a_time(site: BlobSite, run: Run) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another run works in" in run("backup", code=11).err
         run("snapshotbackup")
+
+
+def test_the_lock_of_another_user(unprivileged: AbstractContextManager[None]) -> None:
+    """What root once locked another user can lock; who may only read does without where there is none."""
+    with TemporaryDirectory() as locked_before, TemporaryDirectory() as new:
+        for folder in (Path(locked_before), Path(new)):
+            folder.chmod(0o755)
+        with locked(Path(locked_before), 0, time.sleep):
+            pass
+        with unprivileged:
+            with locked(Path(locked_before), 0, time.sleep):
+                pass
+            if os.geteuid() != Path(new).stat().st_uid:
+                with locked(Path(new), 0, time.sleep, shared=True):
+                    pass
+                with pytest.raises(StoreError), locked(Path(new), 0, time.sleep):
+                    pass
 
 
 def test_a_server_that_runs(site: BlobSite, run: Run) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perdure.dropin.recipe.naming import PART
 from perdure.errors import RepositoryLocked, StoreError
+from perdure.sources.durable import give, owner_for
 
 NAME = f"{PART}lock"
 _PAUSE = 0.2
@@ -44,16 +45,24 @@ def locked(
 
 
 def _open(path: Path, *, shared: bool) -> int | None:
-    """Open the file of a lock; None where who reads cannot: nobody writes there, either."""
+    """Open the file of a lock; None where who reads cannot: nobody writes there, either.
+
+    It may be another user's: to lock a file it need not be written to.
+    """
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        if not shared:
-            raise StoreError(f"{path} cannot be made: {error.strerror}") from error
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            if shared:
+                return None
+        raise StoreError(
+            f"{path} cannot be made: {error.strerror}",
+            hint="see to it that this user may write there",
+        ) from error
+    give(path, owner_for(path.parent))
+    return descriptor
 
 
 def _try(descriptor: int, how: int) -> bool:
