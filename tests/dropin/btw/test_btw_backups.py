@@ -323,6 +323,23 @@ def test_a_first_session_that_never_ended_stops_nothing(site: BtwSite) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_rdiff")
+def test_a_first_increment_that_never_began_stops_nothing(site: BtwSite) -> None:
+    """rdiff-backup itself, killed there, takes the repository for new, and fails from then on."""
+    site.init("rdiff")
+    bench = Bench(site, "rd")
+    bench.run("one")
+    (name,) = bench.listing()
+    data = bench.destination.path / name / DATA
+    (data / "current_mirror.2026-01-01T12:30:00Z.data").write_text(f"PID {os.getpid()}\n")
+    (data / "error_log.2026-01-01T12:30:00Z.data").touch()
+    assert bench.listing() == [name]
+    bench.run("two", hours=1)
+    assert bench.listing() == [name, " 2026-01-01T13:00:00"]
+    assert run(site, "verify", "rd") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_rdiff")
 def test_a_repository_deleted_by_hand_stops_nothing(site: BtwSite) -> None:
     """btw-backup looked for every directory that its state file ever named."""
     site.init("rdiff", MAX_INCREMENTAL_COUNT=0)
