@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import perdure
-from bench import blobs, longrun, report
+from bench import blobs, longrun, report, trees
 from bench.measuring import CommandFailed, PageCache
 from bench.repetition import Measured, Steps, install, note, one_repetition
 from bench.stage import Stage
@@ -125,11 +125,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--only", help="tools, by comma: " + ", ".join(ALL_TOOLS))
-    parser.add_argument("--scenario", choices=("all", "main", "long-run", "blobs"), default="all")
+    parser.add_argument(
+        "--scenario", choices=("all", "main", "long-run", "blobs", "trees"), default="all"
+    )
     parser.add_argument(
         "--blobs", default="20000", help="of sites: 2000,20000 (default: %(default)s)"
     )
     parser.add_argument("--large", default="8x64M", help="among them (default: %(default)s)")
+    parser.add_argument(
+        "--trees", default="20000", help="small files of a tree (default: %(default)s)"
+    )
+    parser.add_argument("--tree-large", default="4x64M", help="beside them (default: %(default)s)")
     parser.add_argument(
         "--cache", choices=("auto", "cold", "warm"), default="auto", help="page cache"
     )
@@ -149,6 +155,7 @@ class Results:
     sizes: dict[str, Measured] = field(default_factory=dict)
     sites: dict[str, blobs.SiteRuns] = field(default_factory=dict)
     long_run: longrun.LongRun | None = None
+    trees: Measured = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -224,6 +231,17 @@ def measure_scenarios(
             print("\n" + report.steps(site.costs) + "\n\n" + blobs.text(site), flush=True)
             verdicts = list(blobs.judge(site))
         found.verdicts += [*verdicts, *blobs.judge_sites(found.sites)]
+    if options.scenario in ("all", "trees"):
+        tools = [tool for tool in trees.TOOLS if tool.name in there]
+        found.trees = trees.measure_trees(
+            trees.TreeSize(int(options.trees), options.tree_large, options.seed),
+            work,
+            tools,
+            cache,
+            options.repeat,
+        )
+        print("\n" + report.steps(found.trees), flush=True)
+        found.verdicts += trees.judge(found.trees)
 
 
 def keep(
@@ -247,6 +265,11 @@ def keep(
             {"blobs": count, "runs": _costs(site.costs), **site.as_json()}
             for count, site in found.sites.items()
         ],
+        "trees": {
+            "files": options.trees,
+            "large": options.tree_large,
+            "runs": _costs(found.trees),
+        },
         "targets": [
             {
                 "measure": v.measure,

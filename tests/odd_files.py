@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,4 +40,8 @@ def make(folder: Path) -> None:
     os.mkfifo(folder / "fifo")
     with suppress(OSError):  # not every file system has them
         os.setxattr(folder / "big", "user.comment", b"\x00\xffvalue")
+    with suppress(OSError):  # user 1234 may read it
+        entries = [(1, 6, -1), (2, 4, 1234), (4, 4, -1), (16, 4, -1), (32, 0, -1)]
+        packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        os.setxattr(folder / "plain.txt", "system.posix_acl_access", b"\x02\0\0\0" + packed)
     os.utime(folder / "big", ns=(0, 0))

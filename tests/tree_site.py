@@ -33,12 +33,13 @@ def back_up_trees(
     observer: SilentObserver | None = None,
     clock: Callable[[], datetime] = later,
     excludes: Excludes | None = None,
+    hostname: str = "www1",
     **wanted: Any,
 ) -> BackupReport:
     """Back trees up, each a job, as the command line would."""
     sources = [FileTreeSource(path, excludes=excludes) for path in paths]
     jobs = {source.name: source.name for source in sources}
-    request = BackupRequest("www1", "plone", job_names=jobs, **wanted)
+    request = BackupRequest(hostname, "plone", job_names=jobs, **wanted)
     with repository.lock() as lock:
         return backup(repository, lock, sources, request, clock, observer or SilentObserver())
 

@@ -25,7 +25,8 @@ from perdure.snapshots import sources_in, trees_in
 from perdure.sources import files
 from perdure.sources.files import FilesCut
 from perdure.sources.protocol import Cut, Source
-from perdure.trees.keeping import EarlierTree, KeptTree, keep_tree, note_of
+from perdure.trees.keeping import KeptTree, keep_tree, note_of
+from perdure.trees.walking import EarlierTree
 
 Listed = tuple[SnapshotId, Snapshot]
 Kept = Updated | KeptTree
@@ -191,16 +192,29 @@ class _Reader:
             return self._updating.update(
                 source, cut, folder, lambda: self._earlier_history(source.name)
             )
-        return keep_tree(
+        earlier = self._earlier_tree(source.name)
+        done = keep_tree(
             cut,
             identity_of(source, folder),
-            self._earlier_tree(source.name),
+            earlier,
             self._repository,
             self._writer,
             self._observer,
             began=self._reading.began,
             read_all=self._reading.read_all or self._reading.verify,
         )
+        self._suspect(done, earlier)
+        return done
+
+    def _suspect(self, done: KeptTree, earlier: EarlierTree | None) -> None:
+        """Warn where trees of two machines seem to go by one name: a policy would count them as one."""
+        counts = done.counts
+        if earlier is not None and earlier.hostname != self._reading.hostname and not counts.same:
+            self._observer.warning(
+                f"the last snapshot of {done.record.name!r} is of host {earlier.hostname}, and no file is"
+                " the same: is this another machine's? Trees of several machines that have the same path"
+                " need names of their own: --source"
+            )
 
     def _earlier_history(self, name: str) -> Earlier | None:
         """Find what the newest readable snapshot of a source has of it."""
@@ -228,7 +242,8 @@ class _Reader:
                 continue
             if found is not None:
                 whole = self._repository.notes().found_whole(note_of(name))
-                return EarlierTree(found.record, found.top, whole=whole)
+                hostname = found.snapshot.hostname
+                return EarlierTree(found.record, found.top, whole=whole, hostname=hostname)
         return None
 
     def _distrust(self, listed: Listed, error: DamageFound) -> None:

@@ -141,7 +141,8 @@ def restore_into(
             f"one source is copied into a storage, and there are {len(plans)}",
             hint=f"choose one with --source; there are: {names or 'none that Perdure wrote'}",
         )
-    [restored] = restore(repository, request, observer)
+    wanted = replace(request.wanted, source=plans[0].record.name)
+    [restored] = restore(repository, replace(request, wanted=wanted), observer)
     folder = plans[0].blobs
     blobs = BlobDirectory(folder) if folder is not None and folder.exists() else None
     return restored, copy_into(restored.files[0], blobs, zconfig, observer)

@@ -156,7 +156,7 @@ def _at(found: Sequence[FoundTree], at: Tid | datetime) -> tuple[FoundTree, str]
         moments = ", ".join(f"{each.record.cut.time:%Y-%m-%d %H:%M:%S}" for each in found)
         raise UsageError(
             f"{found[0].record.name} was not backed up yet at {moment.time:%Y-%m-%d %H:%M:%S} (UTC)",
-            hint=f"these moments can be had (UTC): {moments}",
+            hint=f"these moments can be had (UTC): {moments}; --source restores another source alone",
         )
     newest = max(before, key=lambda each: each.record.cut)
     when = f"{newest.record.cut.time:%Y-%m-%d %H:%M:%S}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def tree(tmp_path: Path) -> Path:
     (folder / "b.log").write_bytes(b"b")
     (folder / "sub" / "c").write_bytes(b"c")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def checked(program: Program, repository: Path) -> Iterator[None]:
+    """Whatever was written is whole."""
+    yield
+    Path("perdure.toml").unlink(missing_ok=True)
+    program("check", "--read-data")
 
 
 def names(program: Program) -> set[str]:
@@ -184,6 +193,7 @@ def test_one_job_fails_the_others_do_not(
     assert "gone: not in the snapshot" in told.err
     assert "site: not in the snapshot" in told.err
     assert "gone FAILED" in told.out
+    assert "lacks gone, site" in told.err
     events = program("--json", "backup", code=3).events
     [report] = [event for event in events if "sources" in event]
     assert {source["name"]: source["status"] for source in report["sources"]} == {
@@ -207,6 +217,8 @@ def test_a_damaged_database_does_not_stop_a_tree(
     program: Program, repository: Path, tree: Path, data_fs: Path
 ) -> None:
     program("backup", "--filestorage", str(data_fs), "--tree", str(tree))
+    whole = data_fs.with_name("whole.fs")
+    whole.write_bytes(data_fs.read_bytes())
     with data_fs.open("r+b") as file:
         file.seek(200)
         file.write(b"damage" * 20)
@@ -215,4 +227,10 @@ def test_a_damaged_database_does_not_stop_a_tree(
     told = program("backup", "--filestorage", str(other), "--tree", str(tree), code=3)
     assert f"{other}: not in the snapshot" in told.err
     program("backup", "--filestorage", str(other), code=13)
+    told = program(
+        "backup",
+        *("--filestorage", str(whole), "--filestorage", str(other), "--tree", str(tree)),
+        code=3,
+    )
+    assert f"{whole}, {other}: not in the snapshot" in told.err, "a site stands and falls together"
     program("check", "--read-data")

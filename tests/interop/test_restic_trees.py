@@ -17,9 +17,10 @@ import pytest
 from doubles import Restic
 from tree_site import back_up_trees, later, seen
 
+from perdure.check import check
 from perdure.formats.golang import parse_time
 from perdure.formats.keyfile import FOR_KEY_FILES
-from perdure.model import SilentObserver
+from perdure.model import SilentObserver, Subset
 from perdure.repository import Repository
 from perdure.restore import RestoreRequest, restore
 from perdure.restore_plan import Wanted
@@ -30,7 +31,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Repository]:
+def repository(restic: Restic, tmp_path: Path) -> Iterator[Repository]:
+    """A repository that both programs find no fault with at the end."""
     store = open_store(str(tmp_path / "repository"))
     now = datetime.now(UTC)
     Repository.create(
@@ -38,6 +40,9 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
     ).close()
     with Repository.open(store, "secret", cache=None, clock=later) as opened:
         yield opened
+        with opened.lock():
+            assert not check(opened, read_data=Subset(), observer=SilentObserver()).damaged
+    restic(tmp_path / "repository", "check", "--read-data")
 
 
 @pytest.fixture
@@ -88,7 +93,6 @@ def test_restic_restores_ours(
     restic: Restic, repository: Repository, tree: Path, tmp_path: Path
 ) -> None:
     back_up_trees(repository, tree)
-    restic(tmp_path / "repository", "check", "--read-data")
     restic(tmp_path / "repository", "restore", "latest", "--target", str(tmp_path / "out"))
     assert seen(Path(f"{tmp_path}/out{tree}")) == seen(tree)
 
@@ -148,7 +152,6 @@ def test_we_go_on_from_our_own_after_restic_changed_tags(
     report = back_up_trees(repository, tree)
     assert report.sources[0].files
     assert report.sources[0].files.new == 0
-    restic(tmp_path / "repository", "check", "--read-data")
 
 
 def test_the_same_is_left_out(restic: Restic, repository: Repository, tmp_path: Path) -> None:
@@ -182,7 +185,6 @@ def test_restic_prunes_what_we_stored(
     (tree / "big").write_bytes(b"small")
     back_up_trees(repository, tree)
     restic(tmp_path / "repository", "forget", "--keep-last", "1", "--group-by", "", "--prune")
-    restic(tmp_path / "repository", "check", "--read-data")
     repository.forget_index()
     restore(repository, RestoreRequest(tmp_path / "out"), SilentObserver())
     assert seen(tmp_path / "out/www") == seen(tree)

@@ -50,6 +50,7 @@ class Run:
             cuts=tuple(
                 (messages.printable(source.name), source.cut.time if source.cut.value else None)
                 for source in report.sources
+                if source.status != "failed"
             ),
         )
 

@@ -130,13 +130,21 @@ def backup(
         try:
             if report.incomplete:
                 raise BackupIncomplete(
-                    f"snapshot {(report.snapshot_id or '')[:8]} lacks parts of its sources",
-                    hint="the warnings name them; old snapshots are not forgotten",
+                    _lack(report), hint="the warnings say why; old snapshots are not forgotten"
                 )
             if forget and not dry_run:
                 _forget(session, report.sources[0].name)
         finally:
             _show(session.output, report, dry_run)
+
+
+def _lack(report: BackupReport) -> str:
+    """Say what is missing from a snapshot."""
+    snapshot = f"snapshot {report.snapshot_id[:8]}" if report.snapshot_id else "the snapshot"
+    failed = [source.name for source in report.sources if source.status == "failed"]
+    parts = any(source.status == "incomplete" for source in report.sources)
+    what = [*(["parts of its sources"] if parts else []), *map(messages.printable, failed)]
+    return f"{snapshot} lacks {', '.join(what)}"
 
 
 def _forget(session: Session, source: str) -> None:

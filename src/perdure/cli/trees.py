@@ -73,8 +73,11 @@ class Exclusion:
             larger_than=self.larger_than,
             places=places,
         )
-        absolute = Path(text("path", os.path.abspath(path)))
-        return FileTreeSource(absolute, text("name", name) if name else None, excludes=excludes)
+        absolute = text("path", os.path.abspath(path))
+        place = Path(
+            f"/{absolute.lstrip('/')}"
+        )  # POSIX gives two slashes a meaning, restic does not
+        return FileTreeSource(place, text("name", name) if name else None, excludes=excludes)
 
 
 _OPTIONS = (

@@ -54,6 +54,8 @@ def give_metadata_by_name(node: Node, name: bytes, folder: int) -> list[str]:
 
 def _give_attributes(node: Node, descriptor: int, *, new: bool) -> list[str]:
     wanted = {each.name: each.value or b"" for each in node.extended_attributes}
+    if not hasattr(os, "listxattr"):  # only Linux has it
+        return list(wanted)
     try:
         there = os.listxattr(descriptor)
     except OSError as error:

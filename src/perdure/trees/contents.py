@@ -26,6 +26,7 @@ SMALLEST, AVERAGE, LARGEST = 512 << 10, 1 << 20, 8 << 20
 _WINDOW = 16 << 20
 _BATCH_BYTES, _BATCH_FILES = 1 << 20, 128
 _ATTEMPTS = 3
+_NO_TRACE = getattr(os, "O_NOATIME", 0)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -35,6 +36,7 @@ class Content:
     __slots__ = (
         "batch",
         "chunks",
+        "gone",
         "grown",
         "path",
         "pending",
@@ -51,6 +53,8 @@ class Content:
         self.size = 0
         """Bytes that were read."""
         self.chunks: tuple[ChunkId, ...] = ()
+        self.gone = False
+        """It was removed before it could be read."""
         self.problem = ""
         """Why it was not read."""
         self.steady = True
@@ -58,6 +62,11 @@ class Content:
         self.grown = False
         self.batch: _Batch | None = None
         self.pending: Sequence[Future[list[ChunkId]]] = ()
+
+    def fail(self, error: OSError) -> None:
+        """Note that it could not be read."""
+        self.gone = isinstance(error, FileNotFoundError)
+        self.problem = error.strerror or str(error)
 
 
 class _Batch:
@@ -75,7 +84,7 @@ class _Batch:
             try:
                 data = _read_small(file)
             except OSError as error:
-                file.problem = error.strerror or str(error)
+                file.fail(error)
                 continue
             file.size = len(data)
             if data:
@@ -147,7 +156,7 @@ class Contents:
                 if file.steady:
                     break
         except OSError as error:
-            file.problem = error.strerror or str(error)
+            file.fail(error)
 
     def _cut(self, descriptor: int) -> tuple[Sequence[Future[list[ChunkId]]], int]:
         pending: list[Future[list[ChunkId]]] = []
@@ -202,7 +211,7 @@ def _read_small(file: Content) -> bytes:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, _OPEN | os.O_NOATIME)
+        return os.open(path, _OPEN | _NO_TRACE)
     except PermissionError:
         return os.open(path, _OPEN)  # only its owner may read a file without leaving a trace
 

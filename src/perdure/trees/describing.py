@@ -34,12 +34,13 @@ def describe(
     name: str,
     path: str,
     status: os.stat_result,
+    attributes: tuple[ExtendedAttribute, ...],
     *,
     size: int = 0,
     content: tuple[str, ...] | None = None,
     subtree: str | None = None,
 ) -> Node:
-    """Make the node of what is at a path, as restic makes it. Raises OSError.
+    """Make the node of what is at a path, as restic makes it. Raises OSError for a link that is gone.
 
     The time of the last access is that of the last change: it would make every run's tree a new one.
     """
@@ -62,7 +63,7 @@ def describe(
         size=size,
         links=0 if kind in ("dir", "fifo") else status.st_nlink,
         linktarget=os.readlink(path) if kind == "symlink" else "",
-        extended_attributes=_attributes(path),
+        extended_attributes=attributes,
         device=status.st_rdev if device else 0,
         content=content,
         subtree=subtree,
@@ -113,8 +114,18 @@ def group_name(number: int) -> str:
         return ""
 
 
-def _attributes(path: str) -> tuple[ExtendedAttribute, ...]:
-    """Read the extended attributes; access control lists are among them."""
+def attributes_or_none(path: str) -> tuple[ExtendedAttribute, ...]:
+    """Give the extended attributes, none where they cannot be read: of folders that only lead to a tree."""
+    try:
+        return read_attributes(path)
+    except OSError:
+        return ()
+
+
+def read_attributes(path: str) -> tuple[ExtendedAttribute, ...]:
+    """Read the extended attributes; access control lists are among them. Raises OSError."""
+    if not hasattr(os, "listxattr"):  # only Linux has it
+        return ()
     try:
         names = os.listxattr(path, follow_symlinks=False)
         return tuple(
