@@ -43,7 +43,7 @@ def test_all_destinations(
     )
     assert done.out.count(", verified\n") == 12
     assert program(*options).out.startswith("0 snapshots made, each verified; 12 versions in")
-    for number, version in enumerate(fixtures.versions()):
+    for number, version in enumerate(fixtures.versions()[::3]):
         target = tmp_path / f"back-{number}"
         arguments = ["--source", version["destination"], "--at", version["version"]]
         assert program("restore", *arguments, "--to", str(target)).code == 0

@@ -182,14 +182,14 @@ def _fs(run: _Run) -> None:
 
     source = run.given.src
     job = run.configuration.job(source)
-    run.backup(lambda shop, dst: back_up_files(shop, job, source, dst), _owner(run.given.uid))
+    run.backup(lambda shop, dst: back_up_files(shop, job, source, dst), parse_owner(run.given.uid))
 
 
 def _db(run: _Run) -> None:
     from perdure.dropin.btw.backing_up import back_up_database, back_up_globals
     from perdure.dropin.btw.names import database_name
 
-    owner = _owner(run.given.uid)
+    owner = parse_owner(run.given.uid)
     if run.given.globals and run.given.db:
         raise UsageError("-g (--global) cannot be used with a database name")
     if run.given.globals:
@@ -342,7 +342,7 @@ def _folder(given: str | None) -> Path:
     return Path(home) / ".btw-backup"
 
 
-def _owner(given: str | None) -> Owner | None:
+def parse_owner(given: str | None) -> Owner | None:
     """Read UID[:GID], names or numbers, as chown does: with ``:`` alone, the user's own group."""
     if given is None:
         return None

@@ -70,9 +70,9 @@ class Contents:
     @property
     def newest(self) -> datetime | None:
         """The time of the newest version of anything."""
-        times = [
-            each.time if isinstance(each, TarFile) else max(each.versions) for each in self.backups
-        ]
+        times = [each.time for each in self.backups]
+        for each in self.backups:
+            times += each.sessions.times if isinstance(each, Repository) else ()
         return max(times, default=None)
 
 

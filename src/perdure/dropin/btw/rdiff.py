@@ -12,12 +12,11 @@ from datetime import datetime
 from pathlib import Path
 
 from perdure.dropin.btw.children import Children
-from perdure.dropin.btw.repository import TEMPORARY
+from perdure.dropin.btw.repository import DATA, TEMPORARY, Condition, sessions_in, time_in
 from perdure.errors import DamageFound, PerdureError
 
 _PROGRAM = "rdiff-backup"
 _WARNED = 2
-_NEEDED_NOTHING = (0, _WARNED)
 
 
 def add_session(children: Children, source: Path, repository: Path, time: datetime) -> None:
@@ -29,10 +28,38 @@ def add_session(children: Children, source: Path, repository: Path, time: dateti
 
 
 def take_back(children: Children, repository: Path) -> None:
-    """Take back a session that never ended, and remove its temporary files. Raises PerdureError."""
-    children.run(_PROGRAM, ["regress", repository], accepted=_NEEDED_NOTHING)
+    """Take back a session that never ended. Raises DamageFound, PerdureError, OSError.
+
+    Only for who holds the destination's lock: ``--force`` passes over rdiff-backup's own look at process ids,
+    which stumbles over numbers that are in use again, and dead processes that nobody has waited for.
+    """
+    data = repository / DATA
+    if any((data / "increments").iterdir()):
+        children.run(_PROGRAM, ["--force", "regress", repository], accepted=(0, _WARNED))
+    else:
+        _take_back_first_increment(children, repository)
     for path in repository.rglob(f"{TEMPORARY}*"):
         path.unlink()
+    if sessions_in(entry.name for entry in data.iterdir()).condition is not Condition.SOUND:
+        raise PerdureError(
+            f"{repository} was interrupted, and rdiff-backup could not take that back",
+            hint="look at it with rdiff-backup regress and verify; a copy may be in the bucket",
+        )
+
+
+def _take_back_first_increment(children: Children, repository: Path) -> None:
+    """Take back a second session that was killed before it changed anything.
+
+    rdiff-backup does not: without increments it takes the repository for new, and each later backup fails. An
+    increment is written before the state that it leads back from; so that state is still the first one's.
+    """
+    data = repository / DATA
+    (first,) = sessions_in(entry.name for entry in data.iterdir()).times
+    for path in sorted(data.iterdir(), key=lambda path: path.name.startswith("current_mirror")):
+        time = time_in(path.name)
+        if time is not None and time > first:
+            path.unlink()
+    verify(children, repository, first)
 
 
 def verify(children: Children, repository: Path, time: datetime) -> None:
