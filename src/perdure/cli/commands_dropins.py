@@ -38,7 +38,7 @@ class DropIn(click.Command):
         ctx.exit(run_dropin(self.name, ctx.args))
 
 
-DROPINS = tuple(DropIn(name, short_help) for name, short_help in COMMANDS.items())
+DROPINS = tuple(DropIn(name, short_help) for name, (_, short_help) in COMMANDS.items())
 
 
 @click.command(short_help="Put programs with the older tools' names into a folder.")

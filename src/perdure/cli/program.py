@@ -6,7 +6,6 @@ import click
 
 from perdure import __version__
 from perdure.cli.commands_backup import backup
-from perdure.cli.commands_btw import btw_backup, import_btw_backup
 from perdure.cli.commands_care import check, repair
 from perdure.cli.commands_compare import diff, stats
 from perdure.cli.commands_config import config, schedule
@@ -14,7 +13,8 @@ from perdure.cli.commands_directorystorage import directorystorage
 from perdure.cli.commands_dropins import DROPINS, dropins
 from perdure.cli.commands_elsewhere import copy, mirror
 from perdure.cli.commands_files_care import site
-from perdure.cli.commands_import import import_repozo
+from perdure.cli.commands_import_btw import import_btw_backup
+from perdure.cli.commands_import_repozo import import_repozo
 from perdure.cli.commands_import_site import import_site
 from perdure.cli.commands_insight import drill, dump, ls
 from perdure.cli.commands_list import log, snapshots
@@ -54,18 +54,17 @@ _COMMANDS = (
     unlock,
     key,
     assemble,
-    site,
-    import_site,
     config,
     schedule,
-    import_repozo,
+    site,
+    directorystorage,
     *DROPINS,
     dropins,
-    directorystorage,
+    import_repozo,
+    import_site,
+    import_btw_backup,
     version,
     completion,
-    btw_backup,
-    import_btw_backup,
 )
 
 
