@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import perdure
-from bench import blobs, longrun, report
+from bench import blobs, longrun, report, repozo
 from bench.measuring import CommandFailed, PageCache
 from bench.repetition import Measured, Steps, install, note, one_repetition
 from bench.stage import Stage
@@ -125,7 +125,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--only", help="tools, by comma: " + ", ".join(ALL_TOOLS))
-    parser.add_argument("--scenario", choices=("all", "main", "long-run", "blobs"), default="all")
+    parser.add_argument(
+        "--scenario", choices=("all", "main", "long-run", "blobs", "repozo"), default="all"
+    )
     parser.add_argument(
         "--blobs", default="20000", help="of sites: 2000,20000 (default: %(default)s)"
     )
@@ -149,6 +151,7 @@ class Results:
     sizes: dict[str, Measured] = field(default_factory=dict)
     sites: dict[str, blobs.SiteRuns] = field(default_factory=dict)
     long_run: longrun.LongRun | None = None
+    repozo: Measured = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -224,6 +227,11 @@ def measure_scenarios(
             print("\n" + report.steps(site.costs) + "\n\n" + blobs.text(site), flush=True)
             verdicts = list(blobs.judge(site))
         found.verdicts += [*verdicts, *blobs.judge_sites(found.sites)]
+    if options.scenario in ("all", "repozo") and {"perdure", "repozo"} <= there:
+        dataset = build(options, options.size or repozo.SIZE, long_run=False)
+        found.repozo = repozo.measure(dataset, work, cache, options.repeat)
+        print("\n" + repozo.text(found.repozo), flush=True)
+        found.verdicts += repozo.judge(found.repozo)
 
 
 def keep(
@@ -242,6 +250,7 @@ def keep(
             for size, measured in found.sizes.items()
             for cost in _costs(measured)
         ],
+        "repozo": _costs(found.repozo),
         "long_run": found.long_run.as_json() if found.long_run else None,
         "sites": [
             {"blobs": count, "runs": _costs(site.costs), **site.as_json()}
