@@ -172,7 +172,11 @@ class Repozo(Tool):
     """ZODB's own backup script."""
 
     name = "repozo"
-    program = beside_python("repozo") or [sys.executable, "-m", "ZODB.scripts.repozo"]
+    program: Sequence[str] = beside_python("repozo") or [
+        sys.executable,
+        "-m",
+        "ZODB.scripts.repozo",
+    ]
     options: Sequence[str] = ()
 
     @classmethod

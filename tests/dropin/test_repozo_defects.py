@@ -26,7 +26,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.scripts import repozo as zodbs_repozo
 
 from perdure.dropin import repozo
-from perdure.dropin.repozo import BackupKind, backing_up, chains, next_stamp
+from perdure.dropin.repozo import BackupKind, backing_up, chains, deciding, folder, next_stamp
 from perdure.errors import PerdureError, RepositoryLocked, StoreError, TargetInUse, UsageError
 from perdure.formats.repozo import time_of
 from perdure.model import SilentObserver
@@ -79,7 +79,7 @@ class TestAPackBetweenDecisionAndCopy:
     def test_ours_reads_one_file(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prepare(site)
         before = site.data
-        decide = backing_up.decide
+        decide = deciding.decide
 
         def pack_first(*arguments: Any, **more: Any) -> Any:
             site.pack()
@@ -320,11 +320,11 @@ class TestKillOldOnFull:
     ) -> None:
         self.fill(site)
         before = files(site.repository)
-        put = backing_up.put_in_place
+        put = folder.put_in_place
 
-        def spoil(folder: Path, new: Any, last: Any) -> None:
-            put(folder, new, last)
-            path = folder / f"{moment(9)}.fs"
+        def spoil(place: Path, new: Any, last: Any) -> None:
+            put(place, new, last)
+            path = place / f"{moment(9)}.fs"
             path.write_bytes(path.read_bytes()[:-50] + bytes(50))
 
         monkeypatch.setattr(backing_up, "put_in_place", spoil)
