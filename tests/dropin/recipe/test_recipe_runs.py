@@ -144,6 +144,23 @@ def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
     assert (site.blobs / ".layout").read_text() == "bushy"
 
 
+def test_increments_of_a_tar_that_lacks_blobs(site: BlobSite, run: Run) -> None:
+    settings(site, "archive-blob = true\nincremental-blobs = true")
+    run("backup")
+    (first,) = (site.folder / "var" / "blobstoragebackups").glob("*.tar")
+    with tarfile.open(first, "w"):
+        pass
+    site.add()
+    said = run("backup", "--json")
+    stamp = said.summary["stamp"]
+    assert any("lack blobs" in str(event) for event in said.events)
+    assert f"blobstorage.{stamp}.tar" in names(site, "blobstoragebackups")
+    state = site.state()
+    site.add()
+    run("restore", "-n")
+    assert site.state() == state
+
+
 def test_a_blob_that_is_nowhere(site: BlobSite, run: Run) -> None:
     run("backup")
     state = site.state()

@@ -272,6 +272,15 @@ class Run:
         each.copy = self._new_copy(each, full)
         each.copy.take(each.wanted)
         each.missing = each.certain - each.copy.taken
+        if each.missing and each.copy.delta:  # what it follows lacks something
+            assert each.live is not None
+            self._observer.warning(
+                f"{each.place.blobs}: the tars of {full} lack blobs; a tar of all blobs is made"
+            )
+            each.copy.abandon()
+            each.copy = TarCopy(each.live, self._target(each), compress=self._manner.compress)
+            each.copy.take(each.wanted)
+            each.missing = each.certain - each.copy.taken
 
     def _new_copy(self, each: _Doing, full: str | None) -> BlobCopy:
         assert each.live is not None
