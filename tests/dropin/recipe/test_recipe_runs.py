@@ -101,7 +101,10 @@ def test_manners(site: BlobSite, run: Run, manner: str, name: str) -> None:
 
 
 def test_nothing_new(site: BlobSite, run: Run) -> None:
+    assert "would go to" in run("backup", "--dry-run").out
+    assert not (site.folder / "var" / "backups").exists()
     run("backup")
+    assert run("backup", "--dry-run", "--json").summary["storages"][0]["unchanged"]
     before = names(site, "backups"), names(site, "blobstoragebackups")
     assert "nothing is new" in run("backup").out
     assert (names(site, "backups"), names(site, "blobstoragebackups")) == before
