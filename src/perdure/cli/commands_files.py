@@ -70,13 +70,17 @@ _NO_PROMPT = click.option("--no-prompt", "-n", is_flag=True, help="Ask nothing."
 
 def _backup_command(kind_name: str, short_help: str, text: str) -> None:
     @_NO_PROMPT
+    @_DRY_RUN
     @click.argument("words", nargs=-1, metavar="")
     @configuration_options
     @with_session
-    def command(session: Session, no_prompt: bool, words: tuple[str, ...]) -> None:
+    def command(session: Session, no_prompt: bool, dry_run: bool, words: tuple[str, ...]) -> None:
         if words:
             session.output.warning(f"{' '.join(words)}: {kind_name} takes no arguments")
-        back_up(session, part_of(session), kind_name)
+        if dry_run:
+            _show_plan(session, part_of(session), kind_name)
+        else:
+            back_up(session, part_of(session), kind_name)
 
     command.__doc__ = text
     site.command(kind_name, short_help=short_help)(command)
@@ -116,6 +120,32 @@ def back_up(session: Session, part: Part, command: str) -> None:
             back_up_to_repository(session, part, kind, told)
         if part.files:
             _back_up_files(session, part, kind, told)
+
+
+def _show_plan(session: Session, part: Part, command: str) -> None:
+    """Say what a backup would read, and where it would go."""
+    from dataclasses import asdict
+
+    from perdure.dropin.recipe.part import Kind
+    from perdure.dropin.recipe.running import Run
+
+    with session.output.observer() as observer:
+        plans = Run(part, Kind(command), now, time.sleep, observer).survey()
+    for plan in plans:
+        files = f"{plan.place.files} and {plan.place.blobs}" if part.files else ""
+        places = " and ".join(filter(None, (files, part.repository)))
+        state = ", unchanged" if plan.unchanged and part.files else ""
+        session.output.line(
+            messages.printable(
+                f"{plan.database} ({messages.size(plan.size)},"
+                f" {messages.count(plan.blobs, 'blob')}{state}) would go to {places}"
+            )
+        )
+    storages = [
+        {**asdict(plan), "place": {"files": plan.place.files, "blobs": plan.place.blobs}}
+        for plan in plans
+    ]
+    session.output.event("summary", {"dry_run": True, "storages": storages})
 
 
 def _back_up_files(session: Session, part: Part, kind: Kind, told: Told) -> None:

@@ -101,7 +101,10 @@ def test_manners(site: BlobSite, run: Run, manner: str, name: str) -> None:
 
 
 def test_nothing_new(site: BlobSite, run: Run) -> None:
+    assert "would go to" in run("backup", "--dry-run").out
+    assert not (site.folder / "var" / "backups").exists()
     run("backup")
+    assert run("backup", "--dry-run", "--json").summary["storages"][0]["unchanged"]
     before = names(site, "backups"), names(site, "blobstoragebackups")
     assert "nothing is new" in run("backup").out
     assert (names(site, "backups"), names(site, "blobstoragebackups")) == before
@@ -142,6 +145,23 @@ def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
     assert "1 blob files" in run("restore", "-n", stamp, code=13).err
     run("restore", "-n", "--allow-missing-blobs", stamp)
     assert (site.blobs / ".layout").read_text() == "bushy"
+
+
+def test_increments_of_a_tar_that_lacks_blobs(site: BlobSite, run: Run) -> None:
+    settings(site, "archive-blob = true\nincremental-blobs = true")
+    run("backup")
+    (first,) = (site.folder / "var" / "blobstoragebackups").glob("*.tar")
+    with tarfile.open(first, "w"):
+        pass
+    site.add()
+    said = run("backup", "--json")
+    stamp = said.summary["stamp"]
+    assert any("lack blobs" in str(event) for event in said.events)
+    assert f"blobstorage.{stamp}.tar" in names(site, "blobstoragebackups")
+    state = site.state()
+    site.add()
+    run("restore", "-n")
+    assert site.state() == state
 
 
 def test_a_blob_that_is_nowhere(site: BlobSite, run: Run) -> None:

@@ -59,6 +59,19 @@ class RunReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class StoragePlan:
+    """What a run would read of a storage (bytes, blobs), and where it would write to."""
+
+    name: str
+    database: str
+    size: int
+    blobs: int
+    unchanged: bool
+    """The newest backup is as long as the database."""
+    place: Place
+
+
 @dataclass(slots=True)
 class _Doing:
     """One storage in a run; without ``file`` its database is not backed up, without ``live`` its blobs."""
@@ -139,6 +152,21 @@ class Run:
         seconds = max((self._clock() - started).total_seconds(), 0.0)
         return RunReport(self._kind, stamp, done, seconds)
 
+    def survey(self) -> list[StoragePlan]:
+        """Say what a run would do; nothing is written. Raises SourceUnusable, SourceDamaged."""
+        plans = []
+        with ExitStack() as stack:
+            for storage in self._part.storages:
+                each = self._begin(storage, stack)
+                size = each.file.found.end if each.file is not None else 0
+                made = Path(each.place.files).is_dir()
+                unchanged = made and each.file is not None and self._unchanged(each)
+                count = len(each.certain)
+                plans.append(
+                    StoragePlan(storage.name, storage.datafs, size, count, unchanged, each.place)
+                )
+        return plans
+
     def _places(self) -> list[Place]:
         return [self._part.place(self._kind, each) for each in self._part.storages]
 
@@ -188,7 +216,9 @@ class Run:
             live = BlobDirectory(Path(storage.blobs))
         doing = _Doing(storage, self._part.place(self._kind, storage), file, live)
         stack.callback(doing.abandon)
-        if file is not None and live is not None:
+        if file is not None and live is None:
+            file.advance()
+        elif file is not None:
             doing.wanted, doing.certain = _wanted(file.advance())
         elif live is not None:
             doing.wanted = doing.certain = set(live.walk())
@@ -198,8 +228,12 @@ class Run:
         """Whether its blobs are copied after its database: what is done depends on what becomes of that."""
         if each.live is None or each.file is None:
             return each.live is None
-        if self._manner.archive and self._manner.incremental:
-            return True
+        incremental = self._manner.archive and self._manner.incremental
+        return incremental or self._unchanged(each)
+
+    def _unchanged(self, each: _Doing) -> bool:
+        """Whether the newest backup of its database is as long as that is, and a full one is not wanted."""
+        assert each.file is not None
         chains = repozo.chains(Path(each.place.files))
         unchanged = bool(chains) and chains[-1].states[-1].size == each.file.found.end
         return unchanged and not self._manner.full
@@ -272,6 +306,15 @@ class Run:
         each.copy = self._new_copy(each, full)
         each.copy.take(each.wanted)
         each.missing = each.certain - each.copy.taken
+        if each.missing and each.copy.delta:  # what it follows lacks something
+            assert each.live is not None
+            self._observer.warning(
+                f"{each.place.blobs}: the tars of {full} lack blobs; a tar of all blobs is made"
+            )
+            each.copy.abandon()
+            each.copy = TarCopy(each.live, self._target(each), compress=self._manner.compress)
+            each.copy.take(each.wanted)
+            each.missing = each.certain - each.copy.taken
 
     def _new_copy(self, each: _Doing, full: str | None) -> BlobCopy:
         assert each.live is not None
