@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -177,3 +179,23 @@ def test_open_store(tmp_path: Path) -> None:
     assert open_store(f"file://{tmp_path}").location == str(tmp_path)
     with pytest.raises(UsageError):
         open_store("")
+
+
+def test_places_in_object_stores_are_opened_without_asking_anybody(tmp_path: Path) -> None:
+    azure = {"AZURE_STORAGE_ACCOUNT_NAME": "me", "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0"}
+    assert open_store("az://container/x", azure).location == "az://container/x"
+    assert open_store("gs:bucket:/x", {}).location == "gs://bucket/x"
+    assert open_store("s3://bucket/x", CREDENTIALS).location == "s3://bucket/x"
+    key = tmp_path / "key.json"
+    key.write_text("nonsense")
+    with pytest.raises(UsageError, match="cannot be opened"):
+        open_store("gs://bucket/x", {"GOOGLE_APPLICATION_CREDENTIALS": str(key)})
+
+
+def test_a_folder_needs_no_object_store(tmp_path: Path) -> None:
+    code = (
+        "import sys; from perdure.cli.reaching import reach;"
+        "from perdure.repository import Repository;"
+        f"reach({str(tmp_path)!r}, {{}}, print); assert 'obstore' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
