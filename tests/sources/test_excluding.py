@@ -46,13 +46,13 @@ MATCHES_NOT = [
 
 
 def leaves_out(path: str, *patterns: str) -> bool:
-    return Excluding(Excludes(patterns), 0).named(path)
+    return Excluding(Excludes(patterns), 0).matches(path)
 
 
 @pytest.mark.parametrize(("pattern", "path"), MATCHES)
 def test_a_pattern_matches(pattern: str, path: str) -> None:
     assert leaves_out(path, pattern)
-    assert Excluding(Excludes(any_case=(pattern.upper().replace("[^B]", "[^b]"),)), 0).named(path)
+    assert Excluding(Excludes(any_case=(pattern.upper().replace("[^B]", "[^b]"),)), 0).matches(path)
 
 
 @pytest.mark.parametrize(("pattern", "path"), MATCHES_NOT)
@@ -75,10 +75,10 @@ def test_no_pattern(pattern: str) -> None:
 
 def test_places_are_left_out_whatever_is_said() -> None:
     excluding = Excluding(Excludes(("!/srv/repository",), places=("/srv/repository/",)), 0)
-    assert excluding.by_name
-    assert excluding.named("/srv/repository")
-    assert not excluding.named("/srv/repository2")
-    assert not Excluding(Excludes(), 0).by_name
+    assert set(excluding.places_in("/srv")) == {"repository"}
+    assert not excluding.places_in("/srv/repository")
+    assert set(Excluding(Excludes(places=("/cache",)), 0).places_in("/")) == {"cache"}
+    assert not Excluding(Excludes(), 0).by_pattern
 
 
 def test_other_file_systems_and_large_files(tmp_path: Path) -> None:

@@ -65,3 +65,17 @@ def decompress(frame: bytes | memoryview, limit: int) -> bytes:
     if not decompressor.eof or decompressor.unused_data:
         raise ValueError("it is not one whole compressed frame")
     return content
+
+
+def decompress_many(frames: bytes, limit: int) -> bytes:
+    """Give the contents, one behind the other, of whole frames that this program has just made.
+
+    Raises ValueError if one is damaged, or they have more than ``limit`` bytes.
+    """
+    try:
+        contents = zstd.decompress(frames) if frames else b""
+    except zstd.ZstdError as error:
+        raise ValueError(f"they do not decompress: {error}") from None
+    if len(contents) > limit:
+        raise ValueError(f"they decompress to more than {limit} bytes")
+    return contents

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -63,17 +64,22 @@ class Excluding:
             *(_rule(pattern, re.NOFLAG) for pattern in excludes.patterns),
             *(_rule(pattern, re.IGNORECASE) for pattern in excludes.any_case),
         ]
-        self._places = frozenset(map(os.path.normpath, excludes.places))
+        self._places: defaultdict[str, set[str]] = defaultdict(set)
+        for place in map(os.path.normpath, excludes.places):
+            folder, _, name = place.rpartition("/")
+            self._places[folder or "/"].add(name)
         self._tags = [tag.partition(":") for tag in excludes.if_present]
         self._device = device if excludes.one_file_system else None
         self._largest = excludes.larger_than
-        self.by_name = bool(self._rules or self._places)
-        """Whether a path can be left out for its name."""
+        self.by_pattern = bool(self._rules)
+        """Whether there is any pattern that a path could match."""
 
-    def named(self, path: str) -> bool:
-        """Whether a path is left out for its name."""
-        if path in self._places:
-            return True
+    def places_in(self, folder: str) -> Collection[str]:
+        """Give the names in a folder that are left out whatever else is said."""
+        return self._places.get(folder, ())
+
+    def matches(self, path: str) -> bool:
+        """Whether a path is left out by the patterns."""
         left_out = False
         for wanted, pattern in self._rules:
             if left_out != wanted and pattern.search(path):

@@ -193,10 +193,11 @@ class Contents:
 def _read_small(file: Content) -> bytes:
     """Read a whole file; again if it changes meanwhile. Raises OSError."""
     data = b""
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         descriptor = _open(file.path)
         try:
-            file.status = _regular(descriptor)
+            if attempt:  # what it was like when its folder was listed does not hold any more
+                file.status = _regular(descriptor)
             if file.status.st_size > SMALLEST:
                 file.grown = True
                 return b""
@@ -236,7 +237,9 @@ def _read(descriptor: int, most: int, first: int | None = None) -> bytes:
 
 
 def _same(before: os.stat_result, after: os.stat_result, size: int) -> bool:
-    return size == before.st_size == after.st_size and (before.st_mtime_ns, before.st_ctime_ns) == (
-        after.st_mtime_ns,
-        after.st_ctime_ns,
+    return (
+        size == before.st_size == after.st_size
+        and before.st_ctime_ns == after.st_ctime_ns
+        and before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ino == after.st_ino
     )

@@ -205,12 +205,15 @@ class TreeWalk:
             self._lacking(path, f"it lies in more than {MOST_NESTED} folders")
             return []
         found: list[tuple[str, os.stat_result]] = []
+        prefix, places = f"{path.rstrip('/')}/", excluding.places_in(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
-                        if excluding.by_name and excluding.named(os.path.join(path, entry.name)):
+                        if entry.name in places:
+                            continue
+                        if excluding.by_pattern and excluding.matches(f"{prefix}{entry.name}"):
                             continue
                         try:
                             status = entry.stat(follow_symlinks=False)
@@ -288,15 +291,16 @@ class TreeWalk:
         What changed just before the last snapshot was begun may have changed once more in the same tick
         of the clock.
         """
+        if self._read_all or before.inode != status.st_ino or before.size != status.st_size:
+            return False
+        changed = format_time(status.st_ctime_ns)
+        same = status.st_mtime_ns == status.st_ctime_ns
         return (
-            not self._read_all
-            and before.type == "file"
-            and before.inode == status.st_ino
-            and before.size == status.st_size
+            before.type == "file"
             and before.device_id == status.st_dev
             and before.links == status.st_nlink
-            and before.mtime == format_time(status.st_mtime_ns)
-            and before.ctime == format_time(status.st_ctime_ns)
+            and before.ctime == changed
+            and before.mtime == (changed if same else format_time(status.st_mtime_ns))
             and status.st_ctime_ns < self._settled
             and before.user == user_name(status.st_uid)
             and before.group == group_name(status.st_gid)
