@@ -142,7 +142,7 @@ def test_broken_s3_settings_do_not_stop_a_backup(
     site.destination("dst")
     write(site.s3cfg, "[default]\nencrypt = True\n")
     run(site, "fs", site.source, "dst", code=3)
-    assert "the backup is made, its copy is not: " in capsys.readouterr().err
+    assert "the backup is made, its copy is not complete: " in capsys.readouterr().err
     site.s3cfg.unlink()
     run(site, "sync", code=1)
     assert len(names_below(site.root / "dst")) == 1

@@ -163,7 +163,9 @@ class _Run:
             self.copying().after_backup(destination)
         except (PerdureError, OSError) as error:
             if failure is None:
-                raise BackupIncomplete(f"the backup is made, its copy is not: {error}") from error
+                hint = error.hint if isinstance(error, PerdureError) else None
+                message = f"the backup is made, its copy is not complete: {error}"
+                raise BackupIncomplete(message, hint=hint) from error
             self.warning(str(error))
         if failure:
             raise failure

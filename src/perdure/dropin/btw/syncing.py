@@ -77,7 +77,7 @@ class Copying:
             else:
                 self._each(derived, own)
         if self.failures:
-            names = ", ".join(self.failures)
+            names = ", ".join(dict.fromkeys(self.failures))
             raise BackupIncomplete(
                 f"not everything could be copied to {self.remote.location}: {names}",
                 hint="what is missing there stays pending; the next run, or sync, copies it",
