@@ -123,7 +123,7 @@ class Living:
         self.process = old_zope.start("living.py", home)
         self._answer()
 
-    def ask(self, *words: str | int) -> Any:
+    def ask(self, *words: str | float) -> Any:
         """Ask for something: ``ask("commit", 5)``. Gives the answer; raises LivingError."""
         assert self.process.stdin
         self.process.stdin.write(" ".join(map(str, words)) + "\n")

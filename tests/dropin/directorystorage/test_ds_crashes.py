@@ -64,10 +64,11 @@ class DeathAt:
         return call
 
 
+@pytest.mark.slow
 def test_a_backup_may_be_stopped_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = unpack("chunky-clean", tmp_path)
+    fresh = unpack("flat-clean-nomd5", tmp_path)
     (fresh / "backups").mkdir()
     backup(Home(fresh), [Request("first")], NOW - 10, OBSERVER)
     index = read_index(fresh / "backups")
@@ -112,6 +113,7 @@ def test_a_backup_survives_a_power_failure(tmp_path: Path, monkeypatch: pytest.M
     assert verify_archives(tmp_path / "survived", OBSERVER).restorable == (1,)
 
 
+@pytest.mark.slow
 def test_a_restore_may_be_stopped_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

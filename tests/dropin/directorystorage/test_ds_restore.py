@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,6 +199,21 @@ def test_several_storages_in_one_folder(archives: Path, tmp_path: Path) -> None:
     assert report.chain.number == 9
 
 
+def test_what_root_restores_belongs_to_whom_it_belonged(archives: Path, tmp_path: Path) -> None:
+    if os.geteuid():
+        return  # then all of it belongs to who restores it
+
+    def to_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 65534
+        member.uname = member.gname = ""
+        return member
+
+    rewrite(archives / "mysite-1.tgz", {}, change_all=to_nobody)
+    restore(RestoreRequest(archives, tmp_path / "home", number=1), OBSERVER)
+    made = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65534, 65534)}
+
+
 def test_identity(archives: Path, tmp_path: Path) -> None:
     digits = b"0123456789abcdef" * 2
     restore(RestoreRequest(archives, tmp_path / "home", identity=digits), OBSERVER)
@@ -204,7 +221,10 @@ def test_identity(archives: Path, tmp_path: Path) -> None:
 
 
 def rewrite(
-    path: Path, change: dict[str, str | None], extra: tarfile.TarInfo | None = None
+    path: Path,
+    change: dict[str, str | None],
+    extra: tarfile.TarInfo | None = None,
+    change_all: Callable[[tarfile.TarInfo], tarfile.TarInfo] = lambda member: member,
 ) -> None:
     """Write an archive anew, with members renamed or left out, and one more."""
     with tarfile.open(path) as old, tarfile.open(path.with_name("new"), "w:gz") as new:
@@ -213,7 +233,7 @@ def rewrite(
             name = change.get(member.name, member.name)
             if name:
                 member.name = name
-                new.addfile(member, content)
+                new.addfile(change_all(member), content)
         if extra:
             new.addfile(extra, io.BytesIO(b"x" * extra.size))
     path.with_name("new").rename(path)

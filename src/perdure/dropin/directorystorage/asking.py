@@ -21,6 +21,7 @@ from perdure.errors import PerdureError, StoreError, UsageError
 from perdure.formats import old_zeo, snapshot_conf
 from perdure.sources.directorystorage.home import LOCK, SNAPSHOT, Home, read_file
 
+_LONGEST_TOLD = 300
 ANSWER_SECONDS = 600.0
 """How long a storage may take to enter or leave: it flushes its whole journal."""
 
@@ -78,9 +79,9 @@ class HttpMethod:
             with proxy:
                 getattr(proxy, method)(code)
         except Fault as fault:
-            raise Refused(f"{self.title}: {fault.faultString}") from None
+            raise Refused(f"{self.title}: {_told(fault.faultString)}") from None
         except ProtocolError as error:
-            raise Refused(f"{self.title}: {error.errcode} {error.errmsg}") from None
+            raise Refused(f"{self.title}: {error.errcode} {_told(error.errmsg)}") from None
         except (OSError, Error, ExpatError, http.client.HTTPException) as error:
             raise Refused(f"{self.title}: {error}") from None
 
@@ -138,7 +139,7 @@ class ZeoMethod:
                 )  # any other storage's server ends the connection
                 server.call(method, code)
         except (OSError, StoreError) as error:
-            raise Refused(f"{self.title}: {error}") from None
+            raise Refused(f"{self.title}: {_told(str(error))}") from None
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[_Server]:
@@ -235,6 +236,12 @@ def method_for(given: snapshot_conf.Method, home: Home, folder: Path) -> Method 
             return DirectMethod(home)
         case snapshot_conf.Live():
             return None
+
+
+def _told(text: str) -> str:
+    """What a server says, fit for a message of ours: one line, short, nothing that moves a cursor."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:_LONGEST_TOLD]
 
 
 def is_ours(home: Home, expected: str) -> bool:

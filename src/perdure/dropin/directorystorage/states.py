@@ -4,16 +4,16 @@
 misc/snapshot  sublock   lock  journal, B         state
 =============  ========  ====  =================  =====================================================
 shutdown       free      free  empty              CLEAN: closed in good order; A is all there is
-shutdown       free      \\-    not empty          STALE: started while its sublock was held, the storage
-shutdown       free      held  \\-                 went on in a snapshot mode that it cannot leave; A is old
-shutdown       held      \\-    \\-                 COPIED: somebody copies a closed storage
-user/CODE      held      \\-    \\-                 COPIED: somebody's backup is at work
-user/CODE      free      held  \\-                 FOREIGN: somebody entered snapshot mode, maybe weeks ago
-user/CODE      free      free  \\-                 CRASHED, while in snapshot mode
-packing        held      \\-    \\-                 PACKING: A changes
-packing        free      held  \\-                 PACKING
-packing        free      free  \\-                 CRASHED, in a pack
-none           held, or held   \\-                 RUNNING
+shutdown       free      any   not empty          STALE: started while its sublock was held, the storage
+shutdown       free      held  any                went on in a snapshot mode that it cannot leave; A is old
+shutdown       held      any   any                COPIED: somebody copies a closed storage
+user/CODE      held      any   any                COPIED: somebody's backup is at work
+user/CODE      free      held  any                FOREIGN: somebody entered snapshot mode, maybe weeks ago
+user/CODE      free      free  any                CRASHED, while in snapshot mode
+packing        held      any   any                PACKING: A changes
+packing        free      held  any                PACKING
+packing        free      free  any                CRASHED, in a pack
+none           held, or held   any                RUNNING
 none           free      free  not empty          CRASHED, or closed by quick_shutdown
 none           free      free  empty              UNUSED: never opened, or just restored
 =============  ========  ====  =================  =====================================================
