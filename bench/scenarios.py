@@ -191,7 +191,8 @@ def trees_scenario(bench: Bench) -> Outcome:
 
 def site_scenario(bench: Bench) -> Outcome:
     """collective.recipe.backup's work on sites of small blobs, by it and by us."""
-    figures, verdicts = [], []
+    figures: list[object] = []
+    verdicts: list[Verdict] = []
     for count in map(int, bench.options.small_blobs.split(",")):
         found = recipe.measure_blobs(count, bench.work / "recipe", bench.cache)
         print("\n" + recipe.text(count, found), flush=True)

@@ -25,8 +25,6 @@ class FilesCut:
     """What messages call it."""
     path: Path
     """What is walked; nothing above it, and nothing that a symbolic link in it leads to."""
-    tree: str
-    """Its path in the snapshot, without a slash before it; empty: the root."""
     excludes: Excludes = field(default_factory=Excludes)
     plain: bool = False
     """Owners, times and inodes say nothing and are the same in every snapshot: files made for the backup."""
@@ -64,7 +62,7 @@ class FileTreeSource:
                 f"{self.place} cannot be read: {error.strerror}",
                 hint="is the disk mounted, and may this user read it?",
             ) from None
-        yield FilesCut(self.place, self.path, self.place.strip("/"), self._excludes)
+        yield FilesCut(self.place, self.path, self._excludes)
 
     def concerns(self) -> Iterator[str]:
         """Say that a link is kept, not what it leads to."""

@@ -58,7 +58,7 @@ class _Unpacked:
     @contextmanager
     def cut(self) -> Iterator[FilesCut]:
         """Give what is walked."""
-        yield FilesCut(self.place, self.folder, self.place.strip("/"), plain=self.plain)
+        yield FilesCut(self.place, self.folder, plain=self.plain)
 
     def concerns(self) -> Iterator[str]:
         """There are none."""

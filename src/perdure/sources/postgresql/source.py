@@ -41,7 +41,6 @@ class DatabaseSource:
             yield FilesCut(
                 where=f"the database {self.place}",
                 path=folder / DATABASE,
-                tree="",
                 plain=True,
                 make=lambda secret: session.dump(folder / DATABASE),
                 moment=facts.moment,
@@ -86,7 +85,6 @@ class GlobalsSource:
         return FilesCut(
             where=self.place,
             path=script,
-            tree="",
             plain=True,
             make=make,
             moment=facts.moment,
