@@ -20,7 +20,8 @@ STEPS = Steps(
     backups=(
         ("full", "base"),
         ("nothing new", "same"),
-        ("increment", "grown"),
+        ("small increment", "small"),
+        ("+1 %", "grown"),
     ),
     restores=(("recover", None, "grown"),),
     checks=(("verify", True), ("verify quick", False)),
