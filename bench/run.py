@@ -193,6 +193,7 @@ def main() -> int:
             for measured, what in ((found.sizes, ""), (found.sites, " blobs"))
             if measured
         )
+        at = " and ".join(filter(None, (at, f"{options.trees} files" if found.trees else "")))
         print(f"\ntargets at {at}:\n" + report.verdicts(found.verdicts))
     keep(options, versions, cache.mode, found)
     return 0 if all(verdict.ok for verdict in found.verdicts) and not failed else 1

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
-from bench import blobs, dataset, tracing, uploads
+from bench import blobs, dataset, tracing, trees, uploads
 from bench.measuring import Cost, PageCache, contents, folder_size, measure
 from bench.report import growth, steps, verdicts
 from bench.stage import BlobStage, Stage, blob_files, digest_of_blobs, next_boundary
@@ -245,3 +246,16 @@ def test_each_tool_gives_the_blobs_back(tmp_path: Path, uploaded: Path) -> None:
     if tracing.possible():
         assert calls["perdure", "nothing changed"] == 0
         assert calls["perdure", "+100 blobs"] == 100
+
+
+def test_a_tree_changes_and_a_copy_is_compared(tmp_path: Path) -> None:
+    site = tmp_path / "tree"
+    trees.make(site, trees.TreeSize(120, "1x1M", 5))
+    files = [path for path in site.rglob("*") if path.is_file()]
+    assert len(files) == 121
+    shutil.copytree(site, tmp_path / "copy")
+    trees.compare(site, tmp_path / "copy")
+    trees.change(site, Random(1))
+    assert (site / "large/0.bin").stat().st_size == (1 << 20) + 15
+    with pytest.raises(ValueError, match="than"):
+        trees.compare(site, tmp_path / "copy")
