@@ -6,6 +6,7 @@ changes, and some bytes are put into the middle of each large one.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -126,11 +127,20 @@ def change(site: Path, rng: Random) -> None:
         for name in names:
             path = Path(folder, name)
             if path.parent.name == "large":
-                data = path.read_bytes()
-                middle = len(data) // 2
-                path.write_bytes(data[:middle] + b"a few new bytes" + data[middle:])
+                _insert(path, b"a few new bytes")
             elif rng.random() < 0.01:
                 path.write_bytes(path.read_bytes() + b"\nchanged")
+
+
+def _insert(path: Path, data: bytes) -> None:
+    """Put bytes into the middle of a file. A large one is not held in memory: children inherit its peak."""
+    new = path.with_suffix(".new")
+    with path.open("rb") as old, new.open("wb") as file:
+        for _ in range(path.stat().st_size // 2 // _BLOCK):
+            file.write(old.read(_BLOCK))
+        file.write(data)
+        shutil.copyfileobj(old, file, _BLOCK)
+    new.replace(path)
 
 
 def _place(site: Path, number: int) -> Path:
@@ -168,7 +178,7 @@ def compare(site: Path, restored: Path) -> None:
             original, copy = Path(folder, name), there / name
             if original.stat().st_mtime_ns != copy.stat().st_mtime_ns:
                 raise ValueError(f"{copy} has another time than {original}")
-            if original.read_bytes() != copy.read_bytes():
+            if not filecmp.cmp(original, copy, shallow=False):
                 raise ValueError(f"{copy} is not {original}")
 
 

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
-from bench import blobs, dataset, recipe, s3, tracing, uploads
+from bench import blobs, dataset, recipe, s3, tracing, trees, uploads
 from bench.measuring import Cost, PageCache, contents, folder_size, measure
 from bench.repetition import Steps
 from bench.report import growth, steps, verdicts
@@ -272,3 +273,16 @@ def test_small_blobs_in_each_way(tmp_path: Path) -> None:
         assert found[recipe.REMOVED, way].inodes < -60
     assert found[recipe.UNCHANGED, recipe.REPOSITORY].inodes < 10
     assert "60 blobs" in recipe.text(60, found)
+
+
+def test_a_tree_changes_and_a_copy_is_compared(tmp_path: Path) -> None:
+    site = tmp_path / "tree"
+    trees.make(site, trees.TreeSize(120, "1x1M", 5))
+    files = [path for path in site.rglob("*") if path.is_file()]
+    assert len(files) == 121
+    shutil.copytree(site, tmp_path / "copy")
+    trees.compare(site, tmp_path / "copy")
+    trees.change(site, Random(1))
+    assert (site / "large/0.bin").stat().st_size == (1 << 20) + 15
+    with pytest.raises(ValueError, match="than"):
+        trees.compare(site, tmp_path / "copy")
