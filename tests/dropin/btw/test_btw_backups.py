@@ -333,6 +333,7 @@ def test_a_first_increment_that_never_began_stops_nothing(site: BtwSite) -> None
     data = bench.destination.path / name / DATA
     (data / "current_mirror.2026-01-01T12:30:00Z.data").write_text(f"PID {os.getpid()}\n")
     (data / "error_log.2026-01-01T12:30:00Z.data").touch()
+    (data / "increments.2026-01-01T12:00:00Z.dir").touch()
     assert bench.listing() == [name]
     bench.run("two", hours=1)
     assert bench.listing() == [name, " 2026-01-01T13:00:00"]

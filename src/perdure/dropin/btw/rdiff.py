@@ -57,7 +57,7 @@ def _take_back_first_increment(children: Children, repository: Path) -> None:
     (first,) = sessions_in(entry.name for entry in data.iterdir()).times
     for path in sorted(data.iterdir(), key=lambda path: path.name.startswith("current_mirror")):
         time = time_in(path.name)
-        if time is not None and time > first:
+        if time is not None and (time > first or path.name.startswith("increments.")):
             path.unlink()
     verify(children, repository, first)
 
