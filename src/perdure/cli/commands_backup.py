@@ -12,7 +12,8 @@ from perdure.cli import messages
 from perdure.cli.around import around
 from perdure.cli.commands_retention import apply_retention
 from perdure.cli.gathering import Gathering, Named
-from perdure.cli.options import repository_options, tags, text
+from perdure.cli.making import backup_request
+from perdure.cli.options import repository_options, tags
 from perdure.cli.output import Output
 from perdure.cli.postgresql import Databases, postgresql_options
 from perdure.cli.session import Session, now, with_session
@@ -20,7 +21,7 @@ from perdure.cli.trees import Exclusion, tree_options
 from perdure.errors import BackupIncomplete, RepositoryLocked
 
 if TYPE_CHECKING:
-    from perdure.backup import BackupReport, BackupRequest, SourceReport
+    from perdure.backup import BackupReport, SourceReport
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -125,12 +126,12 @@ def backup(
         gathering = Gathering(session, without_blobs=no_blobs)
         sources = gathering.gather(named)
         configured = session.config.backup
-        request = request_of(
+        request = backup_request(
             host or configured.host,
             (*configured.tags, *tags),
-            verify_source,
-            skip_if_unchanged or configured.skip_if_unchanged,
-            dry_run,
+            verify_source=verify_source,
+            skip_if_unchanged=skip_if_unchanged or configured.skip_if_unchanged,
+            dry_run=dry_run,
         )
         request = replace(request, read_all=read_all, job_names=gathering.jobs)
         from perdure.backup import backup as back_up
@@ -167,29 +168,6 @@ def _forget(session: Session, source: str) -> None:
         apply_retention(session, source)
     except RepositoryLocked as error:
         session.output.warning(f"no old snapshots are forgotten this time: {error}")
-
-
-def request_of(
-    host: str | None,
-    tags: tuple[str, ...],
-    verify_source: bool,
-    skip_if_unchanged: bool,
-    dry_run: bool,
-) -> BackupRequest:
-    """Say what a snapshot is to tell of its making. Raises UsageError."""
-    from perdure import __version__
-    from perdure.backup import BackupRequest
-    from perdure.repository.processes import host_name, user_name
-
-    return BackupRequest(
-        hostname=text("host name", host or host_name()),
-        username=user_name(),
-        tags=tags,
-        program_version=f"perdure {__version__}",
-        verify_source=verify_source,
-        skip_if_unchanged=skip_if_unchanged,
-        dry_run=dry_run,
-    )
 
 
 def show_report(output: Output, report: BackupReport, dry_run: bool) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
-from perdure.cli.options import repository_options, tags, text
+from perdure.cli.making import backup_request
+from perdure.cli.options import repository_options, tags
 from perdure.cli.session import Session, now, with_session
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
-    from perdure.backup import BackupRequest
     from perdure.dropin.btw.children import Children
     from perdure.dropin.btw.configuration import Configuration
     from perdure.dropin.btw.destination import Destination
@@ -71,7 +71,7 @@ def import_btw_backup(
     if place is not None and (len(names) != 1 or not place.startswith("/")):
         raise UsageError("--as takes the absolute path of one DST", hint="name that DST")
     chosen = [Destination(root, name) for name in names]
-    request = _request(host, tags, dry_run)
+    request = backup_request(host, tags, dry_run=dry_run)
     counts = {True: 0, False: 0}
     with (
         session.writing(dry_run=dry_run) as (repository, lock),
@@ -105,20 +105,6 @@ def _children(
     wait = Wait(session.settings.lock_wait.total_seconds())
     with destination_locked(configuration.folder, destination.name, wait) as held:
         yield Children(environment, (held,))
-
-
-def _request(host: str | None, tags: tuple[str, ...], dry_run: bool) -> BackupRequest:
-    from perdure import __version__
-    from perdure.backup import BackupRequest
-    from perdure.repository.processes import host_name, user_name
-
-    return BackupRequest(
-        hostname=text("host name", host or host_name()),
-        username=user_name(),
-        tags=tags,
-        program_version=f"perdure {__version__}",
-        dry_run=dry_run,
-    )
 
 
 def _what(imported: Imported) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import messages
-from perdure.cli.options import repository_options, tags, text
+from perdure.cli.making import backup_request
+from perdure.cli.options import repository_options, tags
 from perdure.cli.session import Session, now, with_session
 from perdure.errors import BackupIncomplete
 
 if TYPE_CHECKING:
-    from perdure.backup import BackupRequest
     from perdure.dropin.repozo.importing import Imported
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -72,7 +72,7 @@ def import_repozo(
             name=name or os.path.abspath(filestorage),
             place=Path(os.path.abspath(filestorage)),
             workspace=Path(workspace),
-            snapshot=_snapshot(host, tags, dry_run),
+            snapshot=backup_request(host, tags, dry_run=dry_run),
             skip_damaged=skip_damaged,
         )
         for each in import_states(repository, lock, request, now, observer):
@@ -85,20 +85,6 @@ def import_repozo(
             f"{messages.count(len(damaged), 'backup')} of {len(done)} could not be recovered",
             hint="repozo -V says what is wrong with them",
         )
-
-
-def _snapshot(host: str | None, tags: tuple[str, ...], dry_run: bool) -> BackupRequest:
-    from perdure import __version__
-    from perdure.backup import BackupRequest
-    from perdure.repository.processes import host_name, user_name
-
-    return BackupRequest(
-        hostname=text("host name", host or host_name()),
-        username=user_name(),
-        tags=tags,
-        program_version=f"perdure {__version__}",
-        dry_run=dry_run,
-    )
 
 
 def _spoken(done: Imported) -> str:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from perdure.cli import messages
+from perdure.cli.making import backup_request
 from perdure.cli.options import repository_options
 from perdure.cli.session import Session, with_session
 from perdure.cli.site_part import load_part
@@ -61,9 +62,7 @@ def import_site(
             session.output.line(stamp)
         session.output.event("summary", {"dry_run": True, "runs": stamps})
         return
-    from perdure.cli.commands_backup import request_of
-
-    request = request_of(None, (kind, TAG), False, False, False)
+    request = backup_request(tags=(kind, TAG))
     failed, done = 0, 0
     with (
         TemporaryDirectory(prefix="perdure-") as scratch,

@@ -195,6 +195,15 @@ def _apply(command: Command, options: tuple[Callable[[Command], Command], ...]) 
     return command
 
 
+def with_options(
+    command: Command, wrapped: Callable[..., Any], *options: Callable[[Any], Any]
+) -> Command:
+    """Let a function stand for a command, which takes some options more and makes one value of them."""
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    wrapped.__dict__.update(command.__dict__)
+    return _apply(wrapped, options)  # type: ignore[return-value]
+
+
 def moment(*names: str, help: str) -> Callable[[Command], Command]:  # noqa: A002 - click's own word
     """Give an option that takes a time (UTC unless it has an offset) or a transaction id."""
     return click.option(*names, type=parse_moment, metavar="TIME|TID", help=help)

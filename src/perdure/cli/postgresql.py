@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from perdure.cli.options import text
+from perdure.cli.options import Command, text, with_options
 from perdure.cli.session import Session
 from perdure.errors import UsageError
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from perdure.restore_plan import Wanted
     from perdure.sources.protocol import Source
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 _HERE = "postgresql://"
 """The server that libpq finds by itself."""
 
@@ -118,7 +117,7 @@ def server_options(command: Command) -> Command:
             raise UsageError("--table and --no-owner belong to --into-postgresql")
         return command(*args, server=said, **kwargs)
 
-    return _with_options(
+    return with_options(
         command,
         wrapped,
         click.option(
@@ -149,7 +148,7 @@ def postgresql_options(command: Command) -> Command:
         )
         return command(*args, databases=said, **kwargs)
 
-    return _with_options(
+    return with_options(
         command,
         wrapped,
         click.option(
@@ -175,13 +174,3 @@ def postgresql_options(command: Command) -> Command:
             help="Roles and tablespaces of a PostgreSQL server, through pg_dumpall.",
         ),
     )
-
-
-def _with_options(command: Command, wrapped: Any, *options: Callable[[Any], Any]) -> Command:
-    """Let a function stand for a command, and take some options more."""
-    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    wrapped.__dict__.update(command.__dict__)
-    made: Any = wrapped
-    for option in reversed(options):
-        made = option(made)
-    return made  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.cli import messages
+from perdure.cli.making import backup_request
 from perdure.cli.session import Session, now
 from perdure.cli.site_hooks import Told
 from perdure.errors import BackupIncomplete, UsageError
@@ -54,11 +55,11 @@ def in_repository(session: Session, part: Part) -> Session:
 def back_up_to_repository(session: Session, part: Part, kind: Kind, told: Told) -> None:
     """Make a snapshot, and forget old ones. Raises BackupIncomplete and what a backup raises."""
     from perdure.backup import backup
-    from perdure.cli.commands_backup import request_of, show_report
+    from perdure.cli.commands_backup import show_report
 
     inner = in_repository(session, part)
     tag = _TAGS[kind.value]
-    request = request_of(None, (tag,), False, False, False)
+    request = backup_request(tags=(tag,))
     with (
         inner.writing() as (repository, lock),
         session.output.observer() as observer,

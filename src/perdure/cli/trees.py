@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from perdure.cli.options import text
+from perdure.cli.options import Command, text, with_options
 from perdure.config.values import Size
 from perdure.errors import UsageError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from perdure.config.declaration import SourceSection
     from perdure.sources.files import FileTreeSource
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})", re.ASCII)
 _FILE_LIMIT = 16 << 20
@@ -147,12 +146,7 @@ def tree_options(command: Command) -> Command:
         )
         return command(*args, exclusion=said, **kwargs)
 
-    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    wrapped.__dict__.update(command.__dict__)
-    made: Any = wrapped
-    for option in reversed(_OPTIONS):
-        made = option(made)
-    return made  # type: ignore[no-any-return]
+    return with_options(command, wrapped, *_OPTIONS)
 
 
 def _read_patterns(file: Path, environment: Mapping[str, str]) -> Iterator[str]:
