@@ -25,7 +25,14 @@ class DropIn(click.Command):
     """
 
     def __init__(self, name: str, short_help: str) -> None:
-        super().__init__(name, short_help=short_help, add_help_option=False)
+        text = f"{short_help}\n\nIt takes the older tool's own options: perdure {name} --help lists them."
+        super().__init__(
+            name,
+            help=text,
+            short_help=short_help,
+            add_help_option=False,
+            options_metavar="OPTIONS",
+        )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they are."""

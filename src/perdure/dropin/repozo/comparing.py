@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from perdure.dropin.repozo.chain import Piece
 from perdure.dropin.repozo.failures import VerificationFail
+from perdure.dropin.repozo.lane import Lane
 from perdure.dropin.repozo.pieces import CHUNK, read_piece
 from perdure.formats.repozo import Line
 from perdure.model import Observer
@@ -116,6 +117,8 @@ def _source(cut: FileStorageCut, start: int, end: int) -> Iterator[bytes]:
 
 def _md5(chunks: Iterator[bytes]) -> str:
     md5 = hashlib.md5(usedforsecurity=False)
-    for data in chunks:
-        md5.update(data)
+    with closing(Lane()) as hashing:
+        for data in chunks:
+            hashing.submit(len(data), md5.update, data)
+        hashing.settle()
     return md5.hexdigest()
