@@ -112,7 +112,7 @@ MANIFEST_BYTES = (
     f'"last":{{"position":900,"size":129,"sha256":"{"b" * 64}"}}}},'
     '"repeated":[[7,"040d29681389dd77"]],"garbage":[[0,100,250]],'
     '"database":"main","blobs":{"place":"/srv/Zoë/blobs","tree":"Data.fs.blobs","count":3,"size":70,'
-    '"missing":[[9,"040d29681389dd77"]],"layout":"lawn","unseen":false},"files":null}]}\n'
+    '"missing":[[9,"040d29681389dd77"]],"layout":"lawn","unseen":false},"files":null,"server":null}]}\n'
 ).encode()
 
 
