@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli import messages
+from perdure.cli.around import around
 from perdure.cli.options import configuration_options, use_configuration
 from perdure.cli.session import Session, now, with_session
 from perdure.cli.site_hooks import Told, around_run
@@ -113,11 +114,16 @@ def back_up(session: Session, part: Part, command: str) -> None:
     from perdure.dropin.recipe.part import Kind
 
     kind = Kind(command)
-    with around_run(session, part, _told(part, command, kind), status=part.files) as told:
+    told = _told(part, command, kind)
+    monitored = Session(replace(session.settings, repository=part.repository or told.locations[0]))
+    with (
+        around(monitored, now) as outer,
+        around_run(session, part, told, status=part.files),
+    ):
         if part.repository:
             from perdure.cli.site_snapshots import back_up_to_repository
 
-            back_up_to_repository(session, part, kind, told)
+            back_up_to_repository(session, part, kind, told, outer)
         if part.files:
             _back_up_files(session, part, kind, told)
 

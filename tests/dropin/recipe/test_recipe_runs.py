@@ -337,6 +337,35 @@ def test_scripts_around_a_run(site: BlobSite, run: Run) -> None:
     assert log.read_text() == "failed restore failed\n"
 
 
+def test_a_script_that_takes_the_disk_away(site: BlobSite, run: Run) -> None:
+    """It is told on the disk how the run went, before the disk goes."""
+    disk = site.folder / "disk"
+    settings(
+        site,
+        f"""locationprefix = "{disk}"\npost-command = "mv '{disk}' '{disk}-away'\"\n"""
+        f"""pre-command = "mkdir '{disk}'\"""",
+    )
+    run("backup")
+    assert not disk.exists()
+    known = json.loads((site.folder / "disk-away/backups/.perdure-status.json").read_text())
+    assert known["status"] == "success"
+    assert known["last_success"] == known["finished"]
+
+
+def test_who_is_told_of_a_run(site: BlobSite, run: Run) -> None:
+    """What perdure.toml says of monitors and hooks holds for these backups, too."""
+    textfile, log = site.folder / "perdure.prom", site.folder / "log"
+    monitors = f"""[monitoring]\nprometheus-textfile = "{textfile}"\n"""
+    hooks = f"""[hooks]\nfinally = [["sh", "-c", "echo $PERDURE_STATUS >> '{log}'"]]\n"""
+    settings(site, monitors + hooks)
+    run("backup")
+    settings(site, f"post-command = 'false'\n{monitors}{hooks}")
+    run("backup", code=1)
+    assert log.read_text() == "success\nfailed\n"
+    assert "perdure_last_run_exit_code" in textfile.read_text()
+    assert "perdure_last_success_timestamp_seconds" in textfile.read_text()
+
+
 def test_a_script_that_says_a_lot_or_never_ends(site: BlobSite, run: Run) -> None:
     settings(
         site,
@@ -405,6 +434,23 @@ def test_blobs_alone(site: BlobSite, run: Run) -> None:
     assert {name: state[name] for name in state if name != "Data.fs"} == blobs
     assert site.database.read_bytes() == live
     assert not names(site, "backups")
+
+
+def test_blobs_alone_of_several_storages(site: BlobSite, run: Run) -> None:
+    other = BlobSite(site.folder, "var/filestorage/catalog.fs", "var/blobstorage-catalog")
+    other.add()
+    settings(
+        site,
+        "only-blobs = true\nadditional-filestorages ="
+        " ['catalog var/filestorage/catalog.fs var/blobstorage-catalog', 'plain']",
+    )
+    run("backup")
+    assert names(site, "blobstoragebackups_catalog")
+    assert not names(site, "blobstoragebackups_plain")
+    state = site.state(), other.state()
+    next(other.blobs.rglob("*.blob")).unlink()
+    run("restore", "-n")
+    assert (site.state(), other.state()) == state
 
 
 def test_several_storages_are_one_run(site: BlobSite, run: Run) -> None:
