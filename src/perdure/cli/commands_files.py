@@ -65,6 +65,16 @@ def folder_of() -> Path | None:
     return folder
 
 
+def which_part(session: Session) -> tuple[str, str]:
+    """Give the option that leads to the same part from wherever it is used, and its value."""
+    from perdure.cli.site_part import site_folder
+
+    file: Path | None = click.get_current_context().meta.get(_PART)
+    if file is not None:
+        return "--part", str(file.absolute())
+    return "--folder", str(site_folder(session, folder_of()))
+
+
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Write nothing; say what would be done.")
 _NO_PROMPT = click.option("--no-prompt", "-n", is_flag=True, help="Ask nothing.")
 
@@ -301,12 +311,16 @@ def _agreed(part: Part) -> bool:
     """Ask whether what stands may be replaced; only a whole yes is one."""
     for storage in part.storages:
         if part.databases:
-            click.echo(f"This will replace the filestorage: {messages.printable(storage.datafs)}")
+            database = messages.printable(storage.datafs)
+            click.echo(f"This will replace the filestorage: {database}", err=True)
         if part.blobs and storage.blobs:
-            click.echo(f"This will replace the blobstorage: {messages.printable(storage.blobs)}")
+            blobs = messages.printable(storage.blobs)
+            click.echo(f"This will replace the blobstorage: {blobs}", err=True)
     while True:
         try:
-            answer: str = click.prompt("Are you sure? (yes/No)", default="no", show_default=False)
+            answer: str = click.prompt(
+                "Are you sure? (yes/No)", default="no", show_default=False, err=True
+            )
         except click.Abort:
             raise UsageError(
                 "there is nobody to ask; nothing was touched", hint="--no-prompt asks nothing"

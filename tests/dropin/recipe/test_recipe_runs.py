@@ -18,6 +18,8 @@ from blob_site import BlobSite, State
 from command_line import Program, Result
 
 from perdure.dropin.recipe.locking import locked
+from perdure.dropin.recipe.options import read_options
+from perdure.dropin.recipe.settling import Around, settle
 from perdure.errors import StoreError
 
 Run = Callable[..., Result]
@@ -145,6 +147,21 @@ def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
     assert "1 blob files" in run("restore", "-n", stamp, code=13).err
     run("restore", "-n", "--allow-missing-blobs", stamp)
     assert (site.blobs / ".layout").read_text() == "bushy"
+
+
+def test_a_copy_whose_last_file_is_cut_off(site: BlobSite, run: Run) -> None:
+    """Nothing is missing; but another backup has more of a file. What .layout says is not needed."""
+    settings(site, "use-rsync = false")
+    run("backup")
+    site.add()
+    run("backup")
+    state = site.state()
+    *_, second = sorted((site.folder / "var" / "blobstoragebackups").glob("blobstorage.*"))
+    first = min(second.rglob("*.blob"))
+    first.write_bytes(first.read_bytes()[:-1])
+    (second / "blobstorage" / ".layout").write_text("bus")
+    assert "has different sizes in several backups" in run("restore", "-n").err
+    assert site.state() == state
 
 
 def test_increments_of_a_tar_that_lacks_blobs(site: BlobSite, run: Run) -> None:
@@ -503,6 +520,21 @@ def test_scripts_and_crontab(site: BlobSite, run: Run) -> None:
     line = run("crontab").out
     assert line.startswith("30 2 * * * ")
     assert line.endswith(f"site --folder '{site.folder}' backup --quiet\n")
+    assert "__main__" not in line
+
+
+def test_the_part_of_a_buildout_keeps_its_settings(site: BlobSite, program: Program) -> None:
+    file = site.folder / "part.json"
+    around = Around(site.folder, site.folder / "var", None, site.blobs)
+    file.write_bytes(settle(read_options({}), around).encode())
+    where = ("site", "--part", str(file))
+    assert program(*where, "crontab").out.endswith(f"site --part '{file}' backup --quiet\n")
+    program(*where, "generate")
+    assert f"'--part', '{file}', 'backup'" in (site.folder / "bin" / "backup").read_text()
+
+
+def test_there_is_nothing_to_verify(run: Run) -> None:
+    assert "there are no backups in" in run("verify", code=2).err
 
 
 def test_settings_of_other_tools(
