@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import messages
+from perdure.cli.around import Run as Monitored
 from perdure.cli.around import around
 from perdure.cli.options import configuration_options, use_configuration
 from perdure.cli.session import Session, now, with_session
@@ -125,9 +127,8 @@ def back_up(session: Session, part: Part, command: str) -> None:
 
     kind = Kind(command)
     told = _told(part, command, kind)
-    monitored = Session(replace(session.settings, repository=part.repository or told.locations[0]))
     with (
-        around(monitored, now) as outer,
+        _monitored(session, part, told) as outer,
         around_run(session, part, told, status=part.files),
     ):
         if part.repository:
@@ -136,6 +137,14 @@ def back_up(session: Session, part: Part, command: str) -> None:
             back_up_to_repository(session, part, kind, told, outer)
         if part.files:
             _back_up_files(session, part, kind, told)
+
+
+def _monitored(session: Session, part: Part, told: Told) -> AbstractContextManager[Monitored]:
+    """Do what perdure.toml wants done around a backup; what a buildout wants is in its part alone."""
+    if click.get_current_context().meta.get(_PART) is not None:
+        return nullcontext(Monitored())
+    location = part.repository or told.locations[0]
+    return around(Session(replace(session.settings, repository=location)), now)
 
 
 def _show_plan(session: Session, part: Part, command: str) -> None:
