@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _PART, _SITE = "perdure.part", "perdure.site"
+RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbackup": "ziprestore"}
+"""By which command what each makes is restored."""
 
 
 class _Ordered(click.Group):

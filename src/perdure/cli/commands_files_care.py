@@ -13,7 +13,7 @@ import click
 
 from perdure.cli import messages
 from perdure.cli.commands_config import program_words
-from perdure.cli.commands_files import folder_of, part_of, site, which_part
+from perdure.cli.commands_files import RESTORES, folder_of, part_of, site, which_part
 from perdure.cli.options import configuration_options
 from perdure.cli.session import Session, with_session
 from perdure.cli.site_part import site_options
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from perdure.dropin.recipe.listing import Dated
     from perdure.dropin.recipe.part import Part
 
-_RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbackup": "ziprestore"}
 _KIND = click.option(
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(list(_RESTORES)),
+    type=click.Choice(list(RESTORES)),
     help="Only what this command made; may be given several times.",
 )
 
@@ -46,10 +45,10 @@ def list_dates(session: Session, kinds: tuple[str, ...]) -> None:
     part = part_of(session)
     found = [
         (kind, each)
-        for kind in kinds or _RESTORES
+        for kind in kinds or RESTORES
         for each in [
-            *list_backups(part, part.places_of(_RESTORES[kind])),
-            *_snapshots(session, part, _RESTORES[kind]),
+            *list_backups(part, part.places_of(RESTORES[kind])),
+            *_snapshots(session, part, RESTORES[kind]),
         ]
     ]
     session.output.table(
@@ -100,8 +99,8 @@ def verify(session: Session, kinds: tuple[str, ...]) -> None:
     part, bad, good = part_of(session), 0, 0
     values = []
     with session.output.observer() as observer:
-        for kind in kinds or _RESTORES:
-            for each in verify_backups(part, part.places_of(_RESTORES[kind]), observer):
+        for kind in kinds or RESTORES:
+            for each in verify_backups(part, part.places_of(RESTORES[kind]), observer):
                 values.append({"kind": kind, **asdict(each)})
                 if each.problem:
                     bad += 1
