@@ -212,9 +212,6 @@ def _environment(home: Path) -> dict[str, str]:
         "PYTHONPATH": str(SOURCE),
         "PERDURE_PASSWORD_FILE": key,
         "PERDURE_CACHE_DIR": str(home / "cache"),
-        # What is installed has its bytecode; to compile all takes longer than a run that finds nothing new.
-        "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(home.parent / "bytecode"),
     }
 
 
