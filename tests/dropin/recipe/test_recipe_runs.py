@@ -523,11 +523,16 @@ def test_scripts_and_crontab(site: BlobSite, run: Run) -> None:
     assert "__main__" not in line
 
 
-def test_the_part_of_a_buildout_keeps_its_settings(site: BlobSite, program: Program) -> None:
+def test_the_part_of_a_buildout_keeps_its_settings(
+    site: BlobSite, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = site.folder / "part.json"
     around = Around(site.folder, site.folder / "var", None, site.blobs)
     file.write_bytes(settle(read_options({}), around).encode())
     where = ("site", "--part", str(file))
+    settings(site, '[hooks]\nbefore = [["false"]]')  # of something else
+    monkeypatch.chdir(site.folder)
+    program(*where, "backup")
     assert program(*where, "crontab").out.endswith(f"site --part '{file}' backup --quiet\n")
     program(*where, "generate")
     assert f"'--part', '{file}', 'backup'" in (site.folder / "bin" / "backup").read_text()
