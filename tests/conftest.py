@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from old_zope import MISSING
 from small_repository import Site
 
-pytest_plugins = ["command_line", "buildout_site", "object_server"]
+pytest_plugins = ["command_line", "buildout_site", "object_server", "recipe_pair"]
 
 settings.register_profile(
     "perdure",

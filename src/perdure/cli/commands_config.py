@@ -147,7 +147,7 @@ def _job(session: Session, at: TimeOfDay | None, every: Duration | None, user: s
             "there is no perdure.toml that a backup could be run with",
             hint="perdure config example > perdure.toml makes one; name it with --config",
         )
-    command = [*_program(), "backup", "--quiet", "--config", str(configuration.file)]
+    command = [*program_words(), "backup", "--quiet", "--config", str(configuration.file)]
     if not configured.repository.retry_lock:
         command += ["--retry-lock", _PATIENCE]
     writes, reads = _places(configured)
@@ -193,7 +193,7 @@ def _has_hooks(configured: Config) -> bool:
     return any((hooks.before, hooks.after, hooks.failed, hooks.finally_))
 
 
-def _program() -> list[str]:
+def program_words() -> list[str]:
     """Give the words that start this program, whoever starts it from wherever."""
     started = Path(sys.argv[0])
     if started.name == "perdure" and os.access(started, os.X_OK):

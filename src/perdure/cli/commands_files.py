@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli import messages
+from perdure.cli.around import Run as Monitored
+from perdure.cli.around import around
 from perdure.cli.options import configuration_options, use_configuration
 from perdure.cli.session import Session, now, with_session
 from perdure.cli.site_hooks import Told, around_run
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _PART, _SITE = "perdure.part", "perdure.site"
+RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbackup": "ziprestore"}
+"""By which command what each makes is restored."""
 
 
 class _Ordered(click.Group):
@@ -62,6 +67,16 @@ def folder_of() -> Path | None:
     """Give the folder that --folder names."""
     folder: Path | None = click.get_current_context().meta.get(_SITE)
     return folder
+
+
+def which_part(session: Session) -> tuple[str, str]:
+    """Give the option that leads to the same part from wherever it is used, and its value."""
+    from perdure.cli.site_part import site_folder
+
+    file: Path | None = click.get_current_context().meta.get(_PART)
+    if file is not None:
+        return "--part", str(file.absolute())
+    return "--folder", str(site_folder(session, folder_of()))
 
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Write nothing; say what would be done.")
@@ -113,13 +128,25 @@ def back_up(session: Session, part: Part, command: str) -> None:
     from perdure.dropin.recipe.part import Kind
 
     kind = Kind(command)
-    with around_run(session, part, _told(part, command, kind), status=part.files) as told:
+    told = _told(part, command, kind)
+    with (
+        _monitored(session, part, told) as outer,
+        around_run(session, part, told, status=part.files),
+    ):
         if part.repository:
             from perdure.cli.site_snapshots import back_up_to_repository
 
-            back_up_to_repository(session, part, kind, told)
+            back_up_to_repository(session, part, kind, told, outer)
         if part.files:
             _back_up_files(session, part, kind, told)
+
+
+def _monitored(session: Session, part: Part, told: Told) -> AbstractContextManager[Monitored]:
+    """Do what perdure.toml wants done around a backup; what a buildout wants is in its part alone."""
+    if click.get_current_context().meta.get(_PART) is not None:
+        return nullcontext(Monitored())
+    location = part.repository or told.locations[0]
+    return around(Session(replace(session.settings, repository=location)), now)
 
 
 def _show_plan(session: Session, part: Part, command: str) -> None:
@@ -295,12 +322,16 @@ def _agreed(part: Part) -> bool:
     """Ask whether what stands may be replaced; only a whole yes is one."""
     for storage in part.storages:
         if part.databases:
-            click.echo(f"This will replace the filestorage: {messages.printable(storage.datafs)}")
+            database = messages.printable(storage.datafs)
+            click.echo(f"This will replace the filestorage: {database}", err=True)
         if part.blobs and storage.blobs:
-            click.echo(f"This will replace the blobstorage: {messages.printable(storage.blobs)}")
+            blobs = messages.printable(storage.blobs)
+            click.echo(f"This will replace the blobstorage: {blobs}", err=True)
     while True:
         try:
-            answer: str = click.prompt("Are you sure? (yes/No)", default="no", show_default=False)
+            answer: str = click.prompt(
+                "Are you sure? (yes/No)", default="no", show_default=False, err=True
+            )
         except click.Abort:
             raise UsageError(
                 "there is nobody to ask; nothing was touched", hint="--no-prompt asks nothing"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
-from perdure.cli.commands_files import folder_of, part_of, site
+from perdure.cli.commands_config import program_words
+from perdure.cli.commands_files import RESTORES, folder_of, part_of, site, which_part
 from perdure.cli.options import configuration_options
 from perdure.cli.session import Session, with_session
-from perdure.cli.site_part import site_folder, site_options
-from perdure.errors import DamageFound
+from perdure.cli.site_part import site_options
+from perdure.errors import DamageFound, UsageError
 
 __all__ = ["site"]
 
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
     from perdure.dropin.recipe.listing import Dated
     from perdure.dropin.recipe.part import Part
 
-_RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbackup": "ziprestore"}
 _KIND = click.option(
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(list(_RESTORES)),
+    type=click.Choice(list(RESTORES)),
     help="Only what this command made; may be given several times.",
 )
 
@@ -45,10 +45,10 @@ def list_dates(session: Session, kinds: tuple[str, ...]) -> None:
     part = part_of(session)
     found = [
         (kind, each)
-        for kind in kinds or _RESTORES
+        for kind in kinds or RESTORES
         for each in [
-            *list_backups(part, part.places_of(_RESTORES[kind])),
-            *_snapshots(session, part, _RESTORES[kind]),
+            *list_backups(part, part.places_of(RESTORES[kind])),
+            *_snapshots(session, part, RESTORES[kind]),
         ]
     ]
     session.output.table(
@@ -99,8 +99,8 @@ def verify(session: Session, kinds: tuple[str, ...]) -> None:
     part, bad, good = part_of(session), 0, 0
     values = []
     with session.output.observer() as observer:
-        for kind in kinds or _RESTORES:
-            for each in verify_backups(part, part.places_of(_RESTORES[kind]), observer):
+        for kind in kinds or RESTORES:
+            for each in verify_backups(part, part.places_of(RESTORES[kind]), observer):
                 values.append({"kind": kind, **asdict(each)})
                 if each.problem:
                     bad += 1
@@ -109,6 +109,12 @@ def verify(session: Session, kinds: tuple[str, ...]) -> None:
                 else:
                     good += 1
     session.output.event("summary", {"good": good, "bad": bad, "dates": values})
+    if not good + bad:
+        places = part.places_of("restore")[-1]
+        raise UsageError(
+            f"there are no backups in {places.files if part.databases else places.blobs}",
+            hint="nothing could be restored; is the disk mounted?",
+        )
     session.output.line(f"{messages.count(good, 'backup')} can be restored, {bad} cannot")
     if bad:
         raise DamageFound(
@@ -128,14 +134,13 @@ def generate(session: Session, dry_run: bool) -> None:
     from perdure.dropin.recipe.scripts import write_scripts as write
 
     part = part_of(session)
-    base = site_folder(session, folder_of())
     given = site_options(session, folder_of() or Path()).bin_dir
-    folder = base / (given or "bin")
+    folder = Path(part.base, given or "bin")
     if dry_run:
         for command in part.commands:
             session.output.line(str(folder / script_name(command, part.name)))
         return
-    before = arguments_of("--folder", str(base))
+    before = arguments_of(*which_part(session))
     for path in write(part, before, folder, sys.executable, import_paths()):
         session.output.line(f"{path} written")
     for path in remove_unwanted(part, before, folder):
@@ -147,15 +152,14 @@ def generate(session: Session, dry_run: bool) -> None:
 @with_session
 def crontab(session: Session) -> None:
     """Print lines that have cron run the backups; nothing is installed."""
-    part = part_of(session)
+    part_of(session)  # what is wrong with it is said now, not by night
     config = site_options(session, folder_of() or Path())
-    base = site_folder(session, folder_of())
-    click.echo(_line(config.cron, base, part, "backup"))
+    which = which_part(session)
+    click.echo(_line(config.cron, which, "backup"))
     if config.snapshot_cron:
-        click.echo(_line(config.snapshot_cron, base, part, "snapshotbackup"))
+        click.echo(_line(config.snapshot_cron, which, "snapshotbackup"))
 
 
-def _line(schedule: str, base: Path, part: Part, command: str) -> str:
-    program = os.path.abspath(sys.argv[0])
-    words = [program, "site", "--folder", str(base), command, "--quiet"]
+def _line(schedule: str, which: Sequence[str], command: str) -> str:
+    words = [*program_words(), "site", *which, command, "--quiet"]
     return f"{schedule} {shlex.join(words)}".replace("%", r"\%")

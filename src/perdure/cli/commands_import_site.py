@@ -8,13 +8,12 @@ from tempfile import TemporaryDirectory
 import click
 
 from perdure.cli import messages
+from perdure.cli.commands_files import RESTORES
 from perdure.cli.making import backup_request
 from perdure.cli.options import repository_options
 from perdure.cli.session import Session, with_session
 from perdure.cli.site_part import load_part
 from perdure.errors import BackupIncomplete, UsageError
-
-_RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbackup": "ziprestore"}
 
 
 @click.command(
@@ -29,7 +28,7 @@ _RESTORES = {"backup": "restore", "snapshotbackup": "snapshotrestore", "zipbacku
 )
 @click.option(
     "--kind",
-    type=click.Choice(list(_RESTORES)),
+    type=click.Choice(list(RESTORES)),
     default="backup",
     show_default=True,
     help="Which command made them.",
@@ -51,7 +50,7 @@ def import_site(
     part = load_part(session, part_file, folder)
     if not part.databases:
         raise UsageError("there are only blobs (only_blobs), and no database to go with them")
-    places = part.places_of(_RESTORES[kind])
+    places = part.places_of(RESTORES[kind])
     stamps = runs_of(part, places)
     if not stamps:
         raise UsageError(

@@ -44,6 +44,8 @@ def around_run(session: Session, part: Part, told: Told, *, status: bool) -> Ite
     try:
         run.script("pre_command", part.hooks.pre, None)
         yield told
+        if status and part.hooks.post.strip():  # which may unmount the disk that it is on
+            run.write_status(run.outcome(None))
         run.script("post_command", part.hooks.post, run.outcome(None))
     except BaseException as error:
         outcome = run.outcome(error)

@@ -13,6 +13,7 @@ from perdure.cli.site_hooks import Told
 from perdure.errors import BackupIncomplete, UsageError
 
 if TYPE_CHECKING:
+    from perdure.cli.around import Run
     from perdure.dropin.recipe.part import Kind, Part
     from perdure.repository import Repository
     from perdure.retention import Policy
@@ -52,7 +53,9 @@ def in_repository(session: Session, part: Part) -> Session:
     return Session(replace(session.settings, repository=part.repository, password_file=password))
 
 
-def back_up_to_repository(session: Session, part: Part, kind: Kind, told: Told) -> None:
+def back_up_to_repository(
+    session: Session, part: Part, kind: Kind, told: Told, monitored: Run
+) -> None:
     """Make a snapshot, and forget old ones. Raises BackupIncomplete and what a backup raises."""
     from perdure.backup import backup
     from perdure.cli.commands_backup import show_report
@@ -65,6 +68,7 @@ def back_up_to_repository(session: Session, part: Part, kind: Kind, told: Told) 
         session.output.observer() as observer,
     ):
         report = backup(repository, lock, sources_of(part), request, now, observer)
+    monitored.report(report)
     show_report(session.output, report, False)
     told.storages = [
         {"name": each.database, "database": each.path, "snapshot": report.snapshot_id}

@@ -18,6 +18,8 @@ from blob_site import BlobSite, State
 from command_line import Program, Result
 
 from perdure.dropin.recipe.locking import locked
+from perdure.dropin.recipe.options import read_options
+from perdure.dropin.recipe.settling import Around, settle
 from perdure.errors import StoreError
 
 Run = Callable[..., Result]
@@ -145,6 +147,21 @@ def test_a_copy_that_broke_off(site: BlobSite, run: Run) -> None:
     assert "1 blob files" in run("restore", "-n", stamp, code=13).err
     run("restore", "-n", "--allow-missing-blobs", stamp)
     assert (site.blobs / ".layout").read_text() == "bushy"
+
+
+def test_a_copy_whose_last_file_is_cut_off(site: BlobSite, run: Run) -> None:
+    """Nothing is missing; but another backup has more of a file. What .layout says is not needed."""
+    settings(site, "use-rsync = false")
+    run("backup")
+    site.add()
+    run("backup")
+    state = site.state()
+    *_, second = sorted((site.folder / "var" / "blobstoragebackups").glob("blobstorage.*"))
+    first = min(second.rglob("*.blob"))
+    first.write_bytes(first.read_bytes()[:-1])
+    (second / "blobstorage" / ".layout").write_text("bus")
+    assert "has different sizes in several backups" in run("restore", "-n").err
+    assert site.state() == state
 
 
 def test_increments_of_a_tar_that_lacks_blobs(site: BlobSite, run: Run) -> None:
@@ -337,6 +354,35 @@ def test_scripts_around_a_run(site: BlobSite, run: Run) -> None:
     assert log.read_text() == "failed restore failed\n"
 
 
+def test_a_script_that_takes_the_disk_away(site: BlobSite, run: Run) -> None:
+    """It is told on the disk how the run went, before the disk goes."""
+    disk = site.folder / "disk"
+    settings(
+        site,
+        f"""locationprefix = "{disk}"\npost-command = "mv '{disk}' '{disk}-away'\"\n"""
+        f"""pre-command = "mkdir '{disk}'\"""",
+    )
+    run("backup")
+    assert not disk.exists()
+    known = json.loads((site.folder / "disk-away/backups/.perdure-status.json").read_text())
+    assert known["status"] == "success"
+    assert known["last_success"] == known["finished"]
+
+
+def test_who_is_told_of_a_run(site: BlobSite, run: Run) -> None:
+    """What perdure.toml says of monitors and hooks holds for these backups, too."""
+    textfile, log = site.folder / "perdure.prom", site.folder / "log"
+    monitors = f"""[monitoring]\nprometheus-textfile = "{textfile}"\n"""
+    hooks = f"""[hooks]\nfinally = [["sh", "-c", "echo $PERDURE_STATUS >> '{log}'"]]\n"""
+    settings(site, monitors + hooks)
+    run("backup")
+    settings(site, f"post-command = 'false'\n{monitors}{hooks}")
+    run("backup", code=1)
+    assert log.read_text() == "success\nfailed\n"
+    assert "perdure_last_run_exit_code" in textfile.read_text()
+    assert "perdure_last_success_timestamp_seconds" in textfile.read_text()
+
+
 def test_a_script_that_says_a_lot_or_never_ends(site: BlobSite, run: Run) -> None:
     settings(
         site,
@@ -407,6 +453,23 @@ def test_blobs_alone(site: BlobSite, run: Run) -> None:
     assert not names(site, "backups")
 
 
+def test_blobs_alone_of_several_storages(site: BlobSite, run: Run) -> None:
+    other = BlobSite(site.folder, "var/filestorage/catalog.fs", "var/blobstorage-catalog")
+    other.add()
+    settings(
+        site,
+        "only-blobs = true\nadditional-filestorages ="
+        " ['catalog var/filestorage/catalog.fs var/blobstorage-catalog', 'plain']",
+    )
+    run("backup")
+    assert names(site, "blobstoragebackups_catalog")
+    assert not names(site, "blobstoragebackups_plain")
+    state = site.state(), other.state()
+    next(other.blobs.rglob("*.blob")).unlink()
+    run("restore", "-n")
+    assert (site.state(), other.state()) == state
+
+
 def test_several_storages_are_one_run(site: BlobSite, run: Run) -> None:
     other = BlobSite(site.folder, "var/filestorage/catalog.fs", "var/blobstorage-catalog")
     other.add()
@@ -457,6 +520,26 @@ def test_scripts_and_crontab(site: BlobSite, run: Run) -> None:
     line = run("crontab").out
     assert line.startswith("30 2 * * * ")
     assert line.endswith(f"site --folder '{site.folder}' backup --quiet\n")
+    assert "__main__" not in line
+
+
+def test_the_part_of_a_buildout_keeps_its_settings(
+    site: BlobSite, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = site.folder / "part.json"
+    around = Around(site.folder, site.folder / "var", None, site.blobs)
+    file.write_bytes(settle(read_options({}), around).encode())
+    where = ("site", "--part", str(file))
+    settings(site, '[hooks]\nbefore = [["false"]]')  # of something else
+    monkeypatch.chdir(site.folder)
+    program(*where, "backup")
+    assert program(*where, "crontab").out.endswith(f"site --part '{file}' backup --quiet\n")
+    program(*where, "generate")
+    assert f"'--part', '{file}', 'backup'" in (site.folder / "bin" / "backup").read_text()
+
+
+def test_there_is_nothing_to_verify(run: Run) -> None:
+    assert "there are no backups in" in run("verify", code=2).err
 
 
 def test_settings_of_other_tools(

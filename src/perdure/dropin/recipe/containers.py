@@ -86,13 +86,14 @@ class DirectoryContainer:
 
     @property
     def layout(self) -> str | None:
-        """How it is arranged: as it says, or else (a copy that broke off has no .layout) as its blobs are."""
-        if (self.inner / LAYOUT_FILE).is_file():
-            try:
-                return blob_layout(self.inner)
-            except (OSError, UnicodeDecodeError):
-                return None
-        return LAWN if self.blobs and not self._is_bushy else BUSHY
+        """How it is arranged: as its blobs are, or else as it says; what it says may be cut off."""
+        if self.blobs:
+            return BUSHY if self._is_bushy else LAWN
+        try:
+            said = blob_layout(self.inner) if (self.inner / LAYOUT_FILE).is_file() else BUSHY
+        except (OSError, UnicodeDecodeError):
+            return None
+        return said if said in LAYOUTS else None
 
     @property
     def blobs(self) -> Mapping[BlobId, int]:

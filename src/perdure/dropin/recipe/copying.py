@@ -106,8 +106,8 @@ class DirectoryCopy(BlobCopy):
         for folder in (self.part, self._inner, self._inner / TEMPORARY):
             folder.mkdir(mode=0o700)
             give(folder, self._owner)
-        shutil.copymode(self.live.path, self._inner)
-        shutil.copymode(self.target.folder, self.part)
+        for like, folder in ((self.live.path, self._inner), (self.target.folder, self.part)):
+            folder.chmod(like.stat().st_mode & 0o7777 | 0o700)  # the live one may be only read
         layout = self.live.path / LAYOUT_FILE
         if layout.exists():
             copy_file(layout, self._inner / LAYOUT_FILE)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from perdure.dropin.recipe.containers import Container
+from perdure.dropin.recipe.naming import Form
 from perdure.dropin.recipe.referenced import Referenced
 from perdure.model import BlobId
+
+_COMPARED = 2
+"""With so many backups one is compared: each takes as long as to list a directory."""
 
 
 @dataclass(slots=True)
@@ -27,13 +31,15 @@ def locate(wanted: Referenced, places: Sequence[Container], stamp: str) -> Locat
     """Find the blobs of a Data.fs that was backed up at ``stamp``.
 
     A backup that has all of them is taken alone: the first one made then or later, else the last one before.
-    Otherwise each blob is looked for in all; of files that differ in size the largest is the one that was
-    not cut off. Raises StoreError.
+    Otherwise, or where its files are not as long as in others, each blob is looked for in all; of files that
+    differ in size the largest is the one that was not cut off. Raises StoreError.
     """
     order = _preferred(places, stamp)
     for each in order:
         if wanted.certain and wanted.certain <= each.blobs.keys():
             found = wanted.all & each.blobs.keys()
+            if not _is_like_others(each, found, order):
+                break
             size = sum(each.blobs[blob] for blob in found)
             return Located([(each, found)], set(), size)
     return _gathered(wanted, order)
@@ -44,6 +50,18 @@ def _preferred(places: Sequence[Container], stamp: str) -> list[Container]:
     later = [each for each in ascending if each.time >= stamp]
     earlier = [each for each in ascending if each.time < stamp]
     return [*later, *reversed(earlier)]
+
+
+def _is_like_others(one: Container, blobs: Collection[BlobId], order: Sequence[Container]) -> bool:
+    """Whether the files of a directory are as long as in others: a copy may have been cut off."""
+    if one.entry.form is not Form.DIRECTORY:
+        return True  # the end of a tar proves it whole
+    others = [each for each in order if each is not one and each.entry.form is Form.DIRECTORY]
+    return all(
+        other.blobs.get(blob, one.blobs[blob]) == one.blobs[blob]
+        for other in others[:_COMPARED]
+        for blob in blobs
+    )
 
 
 def _gathered(wanted: Referenced, order: Sequence[Container]) -> Located:

@@ -64,7 +64,11 @@ def settle(options: SiteSection, around: Around) -> Part:
             hint="say where the blobs are with blob_storage, or set backup_blobs = false",
         )
     storages = (
-        *([] if options.only_blobs else _additional(options, around, datafs)),
+        *(
+            each
+            for each in _additional(options, around, datafs)
+            if each.blobs or not options.only_blobs
+        ),
         Storage("", _absolute(datafs), _absolute(base / blobs) if blobs else None),
     )
     part = Part(
