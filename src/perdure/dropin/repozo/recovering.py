@@ -89,7 +89,7 @@ def recover_choice(
         closing(Prover(observer, PHASE, until=choice.until)) as prover,
     ):
         proofs = _prove(request, choice, prover, placed, new, observer)
-        new.finish(fsindex.encode(prover.revisions, prover.end))
+        new.finish(fsindex.encode(prover.newest, prover.end))
         new.commit()
         return RecoverReport(choice.state, prover.end, prover.tid, proofs, reason=reason)
 
