@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from perdure.formats.filestorage import (
@@ -16,6 +17,9 @@ from perdure.formats.filestorage import (
     damage,
 )
 from perdure.formats.newest import PAGE, Newest
+
+_RECORD = struct.Struct(">Q16xQHQ")
+"""A record's header without tid and prev."""
 
 
 def _any(header: TransactionHeader) -> bool:
@@ -128,7 +132,7 @@ class Walk:
         assert header is not None
         transaction, end = header.position, header.position + header.length
         position, limit = self.position, start + len(data) - RECORD_HEADER.size
-        unpack, size = RECORD_HEADER.unpack_from, RECORD_HEADER.size
+        unpack, size = _RECORD.unpack_from, RECORD_HEADER.size
         number, page = -1, None
         while position < end:
             if position > limit:
@@ -136,7 +140,7 @@ class Walk:
                 if position + size > end:
                     break
                 return False
-            oid, _, _, tloc, version, length = unpack(data, position - start)
+            oid, tloc, version, length = unpack(data, position - start)
             behind = position + size + (length or POINTER_SIZE)
             if version:
                 behind += version + VERSION_SIZE
