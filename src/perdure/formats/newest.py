@@ -10,10 +10,10 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 
-_PAGE_BITS = 8
-PAGE = 1 << _PAGE_BITS
+PAGE_BITS = 8
+PAGE = 1 << PAGE_BITS
 _PREFIX_BITS = 16
-_PAGES_IN_PART = 1 << (_PREFIX_BITS - _PAGE_BITS)
+_PAGES_IN_PART = 1 << (_PREFIX_BITS - PAGE_BITS)
 _EMPTY = bytes(8 * PAGE)
 _SWAPPED = sys.byteorder == "little"
 
@@ -30,7 +30,7 @@ class Newest:
 
     def page(self, number: int) -> array[int]:
         """Give the positions of the 256 oids from ``256 * number`` on; what is set there is noted."""
-        prefix = number >> (_PREFIX_BITS - _PAGE_BITS)
+        prefix = number >> (_PREFIX_BITS - PAGE_BITS)
         if prefix in self._packed:
             self._unpack(prefix)
         page = self._pages.get(number)
@@ -40,7 +40,7 @@ class Newest:
 
     def position(self, oid: int) -> int:
         """Give the position of one object's newest record; 0: none known."""
-        return self.page(oid >> _PAGE_BITS)[oid & (PAGE - 1)]
+        return self.page(oid >> PAGE_BITS)[oid & (PAGE - 1)]
 
     def items(self) -> Iterator[tuple[int, int]]:
         """Give each oid that has a position, ascending, and the position."""
@@ -54,12 +54,12 @@ class Newest:
     def update(self, newer: Newest) -> None:
         """Take over what another map knows."""
         for oid, position in newer.items():
-            self.page(oid >> _PAGE_BITS)[oid & (PAGE - 1)] = position
+            self.page(oid >> PAGE_BITS)[oid & (PAGE - 1)] = position
 
     def parts(self) -> Iterator[tuple[int, bytes]]:
         """Give what an index file holds, ascending: a prefix of oids, and its suffixes and positions."""
         pages = self._pages
-        shift = _PREFIX_BITS - _PAGE_BITS
+        shift = _PREFIX_BITS - PAGE_BITS
         for prefix in sorted({*self._packed, *(number >> shift for number in pages)}):
             packed = self._packed.get(prefix)
             if packed is None:
@@ -70,9 +70,9 @@ class Newest:
 
     def _unpack(self, prefix: int) -> None:
         suffixes, positions = unpack(self._packed.pop(prefix))
-        first = prefix << (_PREFIX_BITS - _PAGE_BITS)
+        first = prefix << (_PREFIX_BITS - PAGE_BITS)
         for suffix, position in zip(suffixes, positions, strict=True):
-            self.page(first + (suffix >> _PAGE_BITS))[suffix & (PAGE - 1)] = position
+            self.page(first + (suffix >> PAGE_BITS))[suffix & (PAGE - 1)] = position
 
 
 def unpack(packed: bytes) -> tuple[array[int], array[int]]:

@@ -16,7 +16,7 @@ from perdure.formats.filestorage import (
     check_magic,
     damage,
 )
-from perdure.formats.newest import PAGE, Newest
+from perdure.formats.newest import PAGE, PAGE_BITS, Newest
 
 _RECORD = struct.Struct(">Q16xQHQ")
 """A record's header without tid and prev."""
@@ -133,7 +133,7 @@ class Walk:
         transaction, end = header.position, header.position + header.length
         position, limit = self.position, start + len(data) - RECORD_HEADER.size
         unpack, size = _RECORD.unpack_from, RECORD_HEADER.size
-        number, page = -1, None
+        bits, low, number, page = PAGE_BITS, PAGE - 1, -1, None
         while position < end:
             if position > limit:
                 self.position = position
@@ -149,10 +149,10 @@ class Walk:
             if tloc != transaction:
                 why = f"its record names {tloc} as its transaction's position, not {transaction}"
                 raise damage(position, header.tid, why, self.where)
-            if oid // PAGE != number or page is None:
-                number = oid // PAGE
+            if oid >> bits != number or page is None:
+                number = oid >> bits
                 page = self.newest.page(number)
-            page[oid % PAGE] = position
+            page[oid & low] = position
             position = behind
         if position != end:
             why = "its data records do not end where it ends"

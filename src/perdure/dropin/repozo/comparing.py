@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
 from perdure.dropin.repozo.chain import Piece
@@ -51,8 +51,11 @@ def difference(
         for piece in pieces:
             try:
                 faults: list[str] = []
-                with closing(read_piece(piece, faults)) as chunks:
-                    for data in _ahead(pool, chunks):
+                with (
+                    closing(read_piece(piece, faults)) as chunks,
+                    closing(_ahead(pool, chunks)) as ahead,
+                ):
+                    for data in ahead:
                         if cut.read(position, len(data)) != data:
                             return _differs(cut, piece, position + len(data))
                         position += len(data)
@@ -79,15 +82,22 @@ def line_of(cut: FileStorageCut, piece: Piece, start: int, end: int) -> Line:
     return Line(piece.path.name, start, end, _md5(_source(cut, start, end)))
 
 
-def _ahead(pool: Pool, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Give chunks that a thread reads and decompresses while the one before is worked on."""
-    coming = pool.submit(CHUNK, next_of, chunks)
-    while data := coming.result():
-        coming = pool.submit(CHUNK, next_of, chunks)
-        yield data
+def _ahead(pool: Pool, chunks: Iterator[bytes]) -> Generator[bytes]:
+    """Give chunks that a thread reads and decompresses while the one before is worked on.
+
+    When it is closed no thread is in ``chunks`` any more.
+    """
+    coming = pool.submit(CHUNK, _next_of, chunks)
+    try:
+        while data := coming.result():
+            coming = pool.submit(CHUNK, _next_of, chunks)
+            yield data
+    finally:
+        if not coming.cancel():
+            coming.exception()
 
 
-def next_of(chunks: Iterator[bytes]) -> bytes:
+def _next_of(chunks: Iterator[bytes]) -> bytes:
     """Give the next chunk; nothing at the end."""
     return next(chunks, b"")
 
