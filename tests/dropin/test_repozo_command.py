@@ -59,6 +59,8 @@ def test_options_are_read_as_repozo_reads_them(line: str, fields: set[str]) -> N
         ("", "Either --backup, --recover or --verify is required"),
         ("-B -r R", "--file is required in backup mode"),
         ("-B -f F", "--repository is required"),
+        ("-B -f F --repository=", "--repository is required"),
+        ("-R -r R --output=", "--output is empty"),
         ("-BR -r R", "-B, -R, and -V are mutually exclusive"),
         ("-B -r R -f F extra", "Invalid arguments: extra"),
         ("--ver -r R", "option --ver not a unique prefix"),
@@ -173,6 +175,28 @@ def test_recovery_to_standard_output(site: Site) -> None:
     data.write_bytes(data.read_bytes()[:-100])
     done = subprocess.run(run, capture_output=True, env=environment, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, b"")  # not a byte of what is not proved
+
+
+def test_a_closed_standard_output_is_no_place_to_recover_to(site: Site) -> None:
+    backup(BackupRequest(site.repository, site.path, moment(0)), SilentObserver())
+    run = [sys.executable, "-m", "perdure", "repozo", "-R", "-r", str(site.repository)]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *run],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, b"standard output is closed" in done.stderr) == (1, True)
+
+
+def test_what_is_no_ordinary_file_is_not_recovered_to(site: Site, tmp_path: Path) -> None:
+    backup(BackupRequest(site.repository, site.path, moment(0)), SilentObserver())
+    os.mkfifo(tmp_path / "pipe")
+    for place, what in ((tmp_path, "a folder"), (tmp_path / "pipe", "no ordinary file")):
+        for more in ([], ["--incremental"]):
+            done = ours("-R", "-r", site.repository, "-o", place, *more)
+            assert (done.code, f"{place} is {what}" in done.message) == (1, True)
 
 
 @pytest.mark.parametrize(
