@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from perdure.formats.filestorage import (
     MAGIC_SIZE,
-    POINTER_SIZE,
     RECORD_HEADER,
     TRAILER_SIZE,
     TRANSACTION_HEADER,
@@ -132,20 +131,11 @@ class Walk:
         assert header is not None
         transaction, end = header.position, header.position + header.length
         position, limit = self.position, start + len(data) - RECORD_HEADER.size
-        unpack, size = _RECORD.unpack_from, RECORD_HEADER.size
-        bits, low, number, page = PAGE_BITS, PAGE - 1, -1, None
-        while position < end:
-            if position > limit:
-                self.position = position
-                if position + size > end:
-                    break
-                return False
+        stop = min(end, limit + 1)
+        unpack, bits, low, number = _RECORD.unpack_from, PAGE_BITS, PAGE - 1, -1
+        page = None
+        while position < stop:
             oid, tloc, version, length = unpack(data, position - start)
-            behind = position + size + (length or POINTER_SIZE)
-            if version:
-                behind += version + VERSION_SIZE
-            if behind > end:
-                break
             if tloc != transaction:
                 why = f"its record names {tloc} as its transaction's position, not {transaction}"
                 raise damage(position, header.tid, why, self.where)
@@ -153,12 +143,14 @@ class Walk:
                 number = oid >> bits
                 page = self.newest.page(number)
             page[oid & low] = position
-            position = behind
-        if position != end:
+            position += 42 + (length or 8)
+            if version:
+                position += version + VERSION_SIZE
+        if end - RECORD_HEADER.size < position != end:
             why = "its data records do not end where it ends"
-            raise damage(position, header.tid, why, self.where)
+            raise damage(transaction, header.tid, why, self.where)
         self.position = position
-        return True
+        return position == end
 
     def _end(self, data: bytes, start: int) -> bool:
         """Leave the transaction; False if its last bytes are not all there."""
