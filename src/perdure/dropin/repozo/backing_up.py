@@ -37,7 +37,6 @@ from perdure.formats.repozo import DataName, encode_lines, time_of
 from perdure.model import Observer
 from perdure.sources.filestorage import FileStorageCut, FileStorageSource
 
-_WINDOW = 1 << 20
 _TOLERANCE = 60
 """Seconds by which a backup may be dated behind the clock without a word."""
 
@@ -96,7 +95,7 @@ def backup(request: BackupRequest, observer: Observer) -> BackupReport:
     Raises NoRepository, RepositoryLocked, SourceUnusable, SourceDamaged, StoreError; VerificationFail if
     a full cannot be read back before what is older is deleted.
     """
-    source = FileStorageSource(request.file, window=_WINDOW, without_blobs=True)
+    source = FileStorageSource(request.file, without_blobs=True)
     with locked(request.repository, request.wait), source.cut() as cut:
         try:
             finish_removing(request.repository)
