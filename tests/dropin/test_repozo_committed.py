@@ -46,7 +46,7 @@ class TestCommitted:
     def test_it_is_all_that_is_whole(self, tmp_path: Path) -> None:
         data, ends = database()
         path = tmp_path / "Data.fs"
-        for size in range(4, len(data) + 1):
+        for size in (*range(4, len(data), 7), len(data)):
             path.write_bytes(data[:size])
             whole = max([4, *(end for end in ends if end <= size)])
             assert read(path)[0] == data[:whole]
