@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Program
 from repozo_pair import Site, moment, ours, problems, zodbs
 
-from perdure.dropin.repozo import BackupKind, BackupRequest, backup
+from perdure.dropin.repozo import BackupKind, BackupRequest, backup, comparing
 from perdure.dropin.repozo.arguments import HelpWanted, WrongUsage, parse
 from perdure.model import SilentObserver
 
@@ -57,6 +59,8 @@ def test_options_are_read_as_repozo_reads_them(line: str, fields: set[str]) -> N
         ("", "Either --backup, --recover or --verify is required"),
         ("-B -r R", "--file is required in backup mode"),
         ("-B -f F", "--repository is required"),
+        ("-B -f F --repository=", "--repository is required"),
+        ("-R -r R --output=", "--output is empty"),
         ("-BR -r R", "-B, -R, and -V are mutually exclusive"),
         ("-B -r R -f F extra", "Invalid arguments: extra"),
         ("--ver -r R", "option --ver not a unique prefix"),
@@ -173,17 +177,51 @@ def test_recovery_to_standard_output(site: Site) -> None:
     assert (done.returncode, done.stdout) == (1, b"")  # not a byte of what is not proved
 
 
-def test_nothing_new_imports_nothing_heavy(site: Site) -> None:
+def test_a_closed_standard_output_is_no_place_to_recover_to(site: Site) -> None:
     backup(BackupRequest(site.repository, site.path, moment(0)), SilentObserver())
+    run = [sys.executable, "-m", "perdure", "repozo", "-R", "-r", str(site.repository)]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *run],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, b"standard output is closed" in done.stderr) == (1, True)
+
+
+def test_what_is_no_ordinary_file_is_not_recovered_to(site: Site, tmp_path: Path) -> None:
+    backup(BackupRequest(site.repository, site.path, moment(0)), SilentObserver())
+    os.mkfifo(tmp_path / "pipe")
+    for place, what in ((tmp_path, "a folder"), (tmp_path / "pipe", "no ordinary file")):
+        for more in ([], ["--incremental"]):
+            done = ours("-R", "-r", site.repository, "-o", place, *more)
+            assert (done.code, f"{place} is {what}" in done.message) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["-BQ", "-f", "SOURCE"],
+        ["-BF", "-f", "SOURCE"],
+        ["-V"],
+        ["-R", "-o", "RECOVERED"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported(site: Site, tmp_path: Path, line: list[str]) -> None:
+    backup(BackupRequest(site.repository, site.path, moment(0)), SilentObserver())
+    site.commit()
     code = (
         "import sys; from perdure.cli.edge import run;"
         "code = run(sys.argv[1:]);"
         "print(code, *sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    line = ["repozo", "-BQ", "-r", str(site.repository), "-f", str(site.path)]
+    places = {"SOURCE": str(site.path), "RECOVERED": str(tmp_path / "recovered.fs")}
+    line = [places.get(each, each) for each in line]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code, *line],
+        [sys.executable, "-c", code, "repozo", *line, "-r", str(site.repository)],
         capture_output=True,
         text=True,
         env=environment,
@@ -191,7 +229,8 @@ def test_nothing_new_imports_nothing_heavy(site: Site) -> None:
         timeout=60,
     )
     assert done.stdout.startswith("0 ")
-    assert not {"numpy", "ZODB", "cryptography", "rich", "zlib_ng"} & set(done.stdout.split())
+    heavy = {"numpy", "ZODB", "cryptography", "rich", "click", "msgspec", "zlib_ng"}
+    assert not heavy & set(done.stdout.split())
 
 
 class TestDropIns:
@@ -221,6 +260,21 @@ class TestDropIns:
         assert [Path(each["path"]).name for each in listed] == ["repozo"]
         assert not (tmp_path / "bin").exists()
         program("dropins", str(tmp_path / "bin"), "nonesuch", code=2)
+
+
+def test_a_comparison_that_ends_early_waits_for_its_reader(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup(BackupRequest(site.repository, site.path, moment(0)), SilentObserver())
+
+    def slow(piece: object, faults: list[str]) -> Iterator[bytes]:
+        yield b"not what the source has"
+        time.sleep(0.2)  # while the other thread is done with the comparison
+        yield b"more"
+
+    monkeypatch.setattr(comparing, "read_piece", slow)
+    report = backup(BackupRequest(site.repository, site.path, moment(1)), SilentObserver())
+    assert (report.kind, "has changed" in report.reason) == (BackupKind.FULL, True)
 
 
 def test_the_default_backup_notices_a_damaged_repository(site: Site) -> None:

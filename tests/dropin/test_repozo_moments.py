@@ -106,7 +106,7 @@ def assert_index_is_right(path: Path) -> None:
     storage = FileStorage(str(path), read_only=True)
     found = {oid: storage._index[oid] for oid in storage._index}
     storage.close()
-    assert {int(o): int(p) for o, p in zip(index.oids, index.positions, strict=True)} == {
+    assert dict(index.newest().items()) == {
         int.from_bytes(oid, "big"): position for oid, position in found.items()
     }
 

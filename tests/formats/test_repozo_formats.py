@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.errors import DamageFound, PerdureError
-from perdure.formats import walking
 from perdure.formats.extent import scan
 from perdure.formats.fsindex import decode, encode
 from perdure.formats.gzip_member import BLOCK, DICTIONARY, Member, compress, decompress
+from perdure.formats.newest import PAGE, Newest
 from perdure.formats.references import note_extent
 from perdure.formats.repozo import (
     DataName,
@@ -166,24 +166,32 @@ def database() -> bytes:
     return made.data
 
 
-@pytest.mark.parametrize("large", [1 << 20, 1000])
 @given(cuts=st.lists(st.integers(1, 7000), min_size=1, max_size=20))
-def test_a_walk_in_any_pieces_finds_all_records(large: int, cuts: list[int]) -> None:
-    data, revisions = database(), Revisions(whole=True)
-    right = Revisions(whole=True)
+def test_a_walk_in_any_pieces_finds_all_records(cuts: list[int]) -> None:
+    data, right = database(), Revisions(whole=True)
     note_extent(right, scan(data, 0, where="whole"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walking, "_LARGE", large)
-        walk, at = Walk("Data.fs"), 0
-        for cut in [*cuts, len(data)]:
-            for extent in walk.feed(data[at : at + cut]):
-                assert bytes(extent.data) == data[extent.start : extent.end]
-                note_extent(revisions, extent)
-            at += cut
-        walk.check_end()
+    walk, at, given = Walk("Data.fs"), 0, b""
+    for cut in [*cuts, len(data)]:
+        given += walk.feed(data[at : at + cut])
+        at += cut
+    walk.check_end()
+    assert given == data
     assert walk.position == len(data)
-    oids = np.arange(20, dtype=np.uint64)
-    assert (revisions.lookup(oids)[0] == right.lookup(oids)[0]).all()
+    assert b"".join(encode(walk.newest, at)) == b"".join(encode(right, at))
+
+
+@given(cuts=st.lists(st.integers(1, 7000), min_size=1, max_size=20), last=st.integers(0, 8))
+def test_a_walk_gives_nothing_of_what_is_refused(cuts: list[int], last: int) -> None:
+    data = database()
+    headers = scan(data, 0, where="whole").headers
+    tid = headers[last - 1].tid if last else 0
+    end = headers[last - 1].end if last else headers[0].position
+    walk, at, given = Walk("Data.fs", accept=lambda header: header.tid <= tid), 0, b""
+    for cut in [*cuts, len(data)]:
+        given += walk.feed(data[at : at + cut])
+        at += cut
+    walk.check_end()
+    assert (given, walk.position) == (data[:end], end)
 
 
 @given(st.integers(4, len(database()) - 1), st.integers(0, 7))
@@ -203,7 +211,12 @@ def test_an_index_comes_back_and_damage_is_noticed() -> None:
     index = decode(data)
     assert index.end == 1 << 41
     assert index.agrees_with(revisions)
-    assert index.agrees_with(index.revisions())
+    assert index.agrees_with(index.newest())
+    assert list(index.newest().items()) == [(0, 4), (1, 5), (70000, 6), (1 << 41, 1 << 40)]
+    newest = index.newest()
+    newest.page((1 << 41) // PAGE)[1] = 7
+    assert b"".join(encode(newest, 5)).endswith(b"".join(encode(Newest(dict(newest.parts())), 5)))
+    assert newest.position((1 << 41) + 1) == 7
     revisions.update(oids[:1], np.array([9], np.uint64), oids[:1])
     assert not index.agrees_with(revisions)
     for size in range(len(data)):

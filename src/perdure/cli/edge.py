@@ -8,14 +8,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-
-import click
+from typing import TYPE_CHECKING
 
 from perdure.cli import messages
 from perdure.cli.dropins import run_dropin
 from perdure.cli.reaching import STOPPING
 from perdure.dropin.names import COMMANDS
 from perdure.errors import INTERRUPTED, PerdureError
+
+if TYPE_CHECKING:
+    import click
 
 _COMPLETE = "_PERDURE_COMPLETE"
 _BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -53,18 +55,11 @@ def _invoke(given: list[str]) -> int:
     try:
         if given and given[0] in COMMANDS:
             return run_dropin(given[0], given[1:])
-        from perdure.cli.program import NAME, program  # all commands, which a drop-in spares
-
-        with program.make_context(NAME, given) as context:
-            program.invoke(context)
-    except click.exceptions.Exit as done:
-        return done.exit_code
+        return _run_command(given)
     except BrokenPipeError:
         raise
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return _fail(given, INTERRUPTED, "interrupted")
-    except click.ClickException as error:
-        return _fail(given, error.exit_code, error.format_message(), _usage_hint(error))
     except PerdureError as error:
         _explain(given, error)
         return _fail(given, error.exit_code, str(error), error.hint)
@@ -81,6 +76,23 @@ def _invoke(given: list[str]) -> int:
             "please report it, with what you did and what --verbose prints;"
             " snapshots that were there before are not touched by it",
         )
+
+
+def _run_command(given: list[str]) -> int:
+    """Run a command of our own, which needs what a drop-in is spared."""
+    import click
+
+    from perdure.cli.program import NAME, program
+
+    try:
+        with program.make_context(NAME, given) as context:
+            program.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        return _fail(given, error.exit_code, error.format_message(), _usage_hint(error))
     return 0
 
 

@@ -11,33 +11,28 @@ A file that is read is taken apart by hand: the few kinds of pickled values abov
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-
-import numpy as np
+from operator import lt
+from typing import Protocol
 
 from perdure.errors import DamageFound
-from perdure.formats.columns import Numbers
-from perdure.formats.revisions import Revisions
+from perdure.formats.newest import Newest, unpack
 
 
-def encode(revisions: Revisions, end: int) -> Iterator[bytes]:
+class Positions(Protocol):
+    """Knows where the newest record of each object stands."""
+
+    def parts(self) -> Iterator[tuple[int, bytes]]:
+        """Give what an index file holds, ascending: a prefix of oids, and its suffixes and positions."""
+
+
+def encode(positions: Positions, end: int) -> Iterator[bytes]:
     """Give the bytes of an index of a file that ends at ``end``, piece by piece."""
     yield _pickled(end)
-    for prefix, group in groupby(revisions.pages(), key=lambda page: page[0] >> 16):
-        suffixes, positions = [], []
-        for first, page, _ in group:
-            used = np.flatnonzero(page)
-            suffixes.append((used + (first & 0xFFFF)).astype(">u2").tobytes())
-            positions.append(_six_bytes(page[used]))
-        if any(suffixes):
-            yield _pickled((prefix.to_bytes(6, "big"), b"".join(suffixes + positions)))
+    for prefix, packed in positions.parts():
+        yield _pickled((prefix.to_bytes(6, "big"), packed))
     yield _pickled(None)
-
-
-def _six_bytes(positions: Numbers) -> bytes:
-    return positions.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 2:].tobytes()
 
 
 def _pickled(value: object) -> bytes:
@@ -46,24 +41,20 @@ def _pickled(value: object) -> bytes:
 
 @dataclass(frozen=True)
 class Index:
-    """An index that was read: the oids ascend, and each has the position of its newest record."""
+    """An index that was read."""
 
     end: int
     """Position behind the last transaction that it knows."""
-    oids: Numbers
-    positions: Numbers
+    parts: Mapping[int, bytes]
+    """For each prefix of oids, ascending: the suffixes and positions, packed."""
 
-    def agrees_with(self, revisions: Revisions) -> bool:
-        """Whether it has these revisions, and no object beside them."""
-        count = sum(np.count_nonzero(page) for _, page, _ in revisions.pages())
-        found, _ = revisions.lookup(self.oids)
-        return count == len(self.oids) and bool((found == self.positions).all())
+    def agrees_with(self, positions: Positions) -> bool:
+        """Whether it has these positions, and no object beside them."""
+        return self.parts == dict(positions.parts())
 
-    def revisions(self) -> Revisions:
-        """Give what it knows; it does not know tids."""
-        known = Revisions(whole=True)
-        known.update(self.oids, self.positions, np.zeros_like(self.oids))
-        return known
+    def newest(self) -> Newest:
+        """Give what it knows."""
+        return Newest(self.parts)
 
 
 def decode(data: bytes) -> Index:
@@ -72,32 +63,27 @@ def decode(data: bytes) -> Index:
     end = values.next()
     if not isinstance(end, int):
         raise DamageFound("it does not begin with a position")
-    oids: list[Numbers] = []
-    positions: list[Numbers] = []
+    parts: dict[int, bytes] = {}
     before = -1
     while (value := values.next()) is not None:
         if not isinstance(value, tuple):
             raise DamageFound("it has something else than pairs of bytes")
         prefix, packed = int.from_bytes(value[0], "big"), value[1]
-        count, rest = divmod(len(packed), 8)
-        if len(value[0]) != 6 or rest or prefix <= before:
+        if len(value[0]) != 6 or len(packed) % 8 or prefix <= before:
             raise DamageFound(f"what it has of the prefix {value[0]!r} cannot be right")
         before = prefix
-        suffixes = np.frombuffer(packed, ">u2", count).astype(np.uint64)
-        oids.append(suffixes + np.uint64(prefix << 16))
-        wide = np.zeros((count, 8), np.uint8)
-        wide[:, 2:] = np.frombuffer(packed, np.uint8, offset=2 * count).reshape(count, 6)
-        positions.append(wide.reshape(-1).view(">u8").astype(np.uint64))
+        _check_part(packed, end)
+        if packed:
+            parts[prefix] = packed
     values.check_end()
-    empty = np.zeros(0, np.uint64)
-    index = Index(end, np.concatenate([empty, *oids]), np.concatenate([empty, *positions]))
-    if not (
-        bool((index.oids[1:] > index.oids[:-1]).all())
-        and bool((index.positions < np.uint64(max(end, 0))).all())
-        and bool((index.positions > 0).all())
-    ):
+    return Index(end, parts)
+
+
+def _check_part(packed: bytes, end: int) -> None:
+    suffixes, positions = unpack(packed)
+    ascending = all(map(lt, suffixes, suffixes[1:]))
+    if packed and not (ascending and min(positions) > 0 and max(positions) < end):
         raise DamageFound("its oids do not ascend, or a position lies outside the file")
-    return index
 
 
 _INTEGERS = {b"K": 1, b"M": 2, b"J": 4}

@@ -7,6 +7,7 @@ other, so they are kept in pages of 256.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 
@@ -74,6 +75,17 @@ class Revisions:
             row = self._rows[page]
             yield page << _PAGE_BITS, self._position[row], self._tid[row]
 
+    def parts(self) -> Iterator[tuple[int, bytes]]:
+        """Give what an index file holds, ascending: a prefix of oids, and its suffixes and positions."""
+        for prefix, group in groupby(self.pages(), key=lambda page: page[0] >> 16):
+            suffixes, positions = [], []
+            for first, page, _ in group:
+                used = np.flatnonzero(page)
+                suffixes.append((used + (first & 0xFFFF)).astype(">u2").tobytes())
+                positions.append(_six_bytes(page[used]))
+            if any(suffixes):
+                yield prefix, b"".join(suffixes + positions)
+
     def _rows_of(self, oids: Numbers) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         pages = oids >> _SHIFT
         starts = np.flatnonzero(np.concatenate(([True], pages[1:] != pages[:-1])))
@@ -87,3 +99,7 @@ class Revisions:
             more = np.zeros((max(rows - have, have), _PAGE), np.uint64)
             self._position = np.concatenate((self._position, more))
             self._tid = np.concatenate((self._tid, more))
+
+
+def _six_bytes(positions: Numbers) -> bytes:
+    return positions.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 2:].tobytes()

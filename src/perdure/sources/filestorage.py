@@ -30,12 +30,11 @@ from perdure.formats.filestorage import (
     check_magic,
     damage,
 )
-from perdure.formats.manifest import Position, Proof
-from perdure.sources.blobs import BlobDirectory, NoBlobDirectory
-from perdure.sources.protocol import Blobs, Companion, Evidence, Past
 
 if TYPE_CHECKING:
     from perdure.formats.extent import Extent
+    from perdure.formats.manifest import Position, Proof
+    from perdure.sources.protocol import Blobs, Companion, Evidence, Past
 
 WINDOW = 64 << 20
 """Bytes of a Data.fs that are looked at together, and so the size of a segment."""
@@ -75,14 +74,17 @@ class FileStorageSource:
     @contextmanager
     def cut(self) -> Iterator[FileStorageCut]:
         """Open the file and fix how much of it is looked at. Raises SourceUnusable."""
-        blobs: Blobs | None = BlobDirectory(self._blobs) if self._blobs else NoBlobDirectory()
+        blobs = None if self._without_blobs else self._blob_directory()
         descriptor = _open(self.path)
         try:
-            yield FileStorageCut(
-                self.path, descriptor, self._window, None if self._without_blobs else blobs
-            )
+            yield FileStorageCut(self.path, descriptor, self._window, blobs)
         finally:
             os.close(descriptor)
+
+    def _blob_directory(self) -> Blobs:
+        from perdure.sources.blobs import BlobDirectory, NoBlobDirectory
+
+        return BlobDirectory(self._blobs) if self._blobs else NoBlobDirectory()
 
     def concerns(self) -> Iterator[str]:
         """Say what is not right with the storage, though it can be read."""
@@ -153,7 +155,7 @@ class FileStorageCut:
                 position = extent.end
                 if last_tid is None:
                     continue
-            header = self._next(position)
+            header = self.look(position)
             if header is None or position >= limit or above(header.tid, last_tid):
                 return
             if os.fstat(self._descriptor).st_size < header.end:
@@ -184,8 +186,8 @@ class FileStorageCut:
         self.bytes_read += done
         return view[:done]
 
-    def _next(self, position: int) -> TransactionHeader | None:
-        """Look at what stands where no whole transaction could be read: None at the quiet end of the file."""
+    def look(self, position: int) -> TransactionHeader | None:
+        """Look at the transaction at a position; None at the quiet end of the file. Raises SourceDamaged."""
         for attempt in range(_ATTEMPTS):
             raw = self.read(position, min(TRANSACTION_HEADER.size, self.limit - position))
             if len(raw) < TRANSACTION_HEADER.size:
@@ -284,6 +286,8 @@ class FileStorageCut:
 
     def proof(self, position: int, size: int) -> Proof:
         """Give the SHA-256 of a range of the file, which may end before the range does."""
+        from perdure.formats.manifest import Proof  # msgspec, which repozo spares
+
         digest = hashlib.sha256()
         for offset in range(position, position + size, _BLOCK):
             digest.update(self.read(offset, min(_BLOCK, position + size - offset)))
@@ -291,6 +295,8 @@ class FileStorageCut:
 
     def position(self, last: TransactionHeader | None) -> Position:
         """Say how a later run recognises this file, read up to behind ``last``."""
+        from perdure.formats.manifest import Position
+
         if last is None:
             return Position(self.device, self.inode, None, None)
         first = self.transaction_at(MAGIC_SIZE)
@@ -303,6 +309,8 @@ class FileStorageCut:
 
     def evidence(self, earlier: Position | None) -> Evidence:
         """Look whether the file is the one that an earlier run read, and still as it was."""
+        from perdure.sources.protocol import Evidence
+
         if earlier is None:
             return Evidence(same_file=False, first_stands=False, last_stands=False)
         return Evidence(

@@ -25,7 +25,7 @@ from perdure.sources.durable import owner_for, sync_directory, write_all
 from perdure.sources.filestorage_writer import held_lock
 
 if TYPE_CHECKING:
-    from perdure.formats.revisions import Revisions
+    from perdure.formats.newest import Newest
 
 _PART = ".perdure-part"
 
@@ -111,7 +111,7 @@ class _Appending:
         if not new and (until or self._size > start):
             return Appended(reason=f"{self._output} has more than what is wanted")
         try:
-            revisions = self._check(standing, quick=quick)
+            newest = self._check(standing, quick=quick)
             end = self._prove(new, start, until)
         except _Differs as why:
             return Appended(reason=f"{self._output}: {why}")
@@ -119,11 +119,11 @@ class _Appending:
             return Appended(reason=f"{self._output} has more than what is wanted")
         with closing(Prover(self._observer, "recover", start=start, until=until)) as prover:
             proofs = self._add(prover, new, start)
-            self._write_index(revisions, prover, placed[-1], whole=until is None)
+            self._write_index(newest, prover, placed[-1], whole=until is None)
             return Appended(prover.end, prover.tid, self._size, proofs)
 
-    def _check(self, standing: Sequence[Placed], *, quick: bool) -> Revisions | None:
-        """Compare ranges of the file with the sums in the .dat; gives its revisions if all was read."""
+    def _check(self, standing: Sequence[Placed], *, quick: bool) -> Newest | None:
+        """Compare ranges of the file with the sums in the .dat; gives its records if all was read."""
         if quick:
             last = [each for each in standing if each.end != each.start][-1:]
             start = last[0].start
@@ -137,7 +137,7 @@ class _Appending:
                     prover.check(each, self._range(each), [], None)
                 except VerificationFail as error:
                     raise _Differs(f"it is not what was recovered ({error})") from None
-            return None if quick else prover.revisions
+            return None if quick else prover.newest
 
     def _range(self, placed: Placed) -> Iterator[bytes]:
         assert placed.end is not None
@@ -163,26 +163,22 @@ class _Appending:
         return proofs
 
     def _write_index(
-        self, revisions: Revisions | None, prover: Prover, last: Placed, *, whole: bool
+        self, newest: Newest | None, prover: Prover, last: Placed, *, whole: bool
     ) -> None:
         """Put the new index beside the file; where none can be had, ZODB makes one from the old one on."""
         from perdure.formats import fsindex
 
-        if revisions is None:
-            known = _index_beside(last, prover) if whole else None
-            if known is None:
-                return
-            revisions = known
-        for first, positions, tids in prover.revisions.pages():
-            used = positions.nonzero()[0]
-            oids = (used + first).astype("u8")
-            revisions.update(oids, positions[used], tids[used])
+        if newest is None and whole:
+            newest = _index_beside(last, prover)
+        if newest is None:
+            return
+        newest.update(prover.newest)
         index = self._output.with_name(f"{self._output.name}.index")
         part = self._output.with_name(f".{self._output.name}.index{_PART}")
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             end = 0
-            for data in fsindex.encode(revisions, prover.end):
+            for data in fsindex.encode(newest, prover.end):
                 end = write_all(descriptor, data, end)
             os.fsync(descriptor)
         finally:
@@ -191,7 +187,7 @@ class _Appending:
         sync_directory(index.parent)
 
 
-def _index_beside(last: Placed, prover: Prover) -> Revisions | None:
+def _index_beside(last: Placed, prover: Prover) -> Newest | None:
     """Take the index that the backup has of this state, if it fits what was read of it."""
     from perdure.formats import fsindex
 
@@ -200,10 +196,6 @@ def _index_beside(last: Placed, prover: Prover) -> Revisions | None:
         index = fsindex.decode(path.read_bytes())
     except (OSError, DamageFound):
         return None
-    known = index.revisions()
-    for first, positions, _ in prover.revisions.pages():
-        used = positions.nonzero()[0]
-        found, _ = known.lookup((used + first).astype("u8"))
-        if (found != positions[used]).any():
-            return None
-    return known if index.end == prover.end else None
+    known = index.newest()
+    fits = all(known.position(oid) == position for oid, position in prover.newest.items())
+    return known if fits and index.end == prover.end else None

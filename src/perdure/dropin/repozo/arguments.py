@@ -131,12 +131,14 @@ def parse(argv: Sequence[str]) -> Arguments:
     modes = [name for flag, name in _MODES.items() if flag in given]
     if not modes:
         raise WrongUsage("Either --backup, --recover or --verify is required")
-    if "r" not in given:
+    if not given.get("r"):
         raise WrongUsage("--repository is required")
     mode = modes[0]
     ignored = tuple(name for name in _IGNORED[mode] if given.pop(_flag(name), None) is not None)
     if mode == "backup" and not given.get("f"):
         raise WrongUsage("--file is required in backup mode")
+    if given.get("o") == "":
+        raise WrongUsage("--output is empty")
     if "incremental" in given and "o" not in given:
         raise WrongUsage("--incremental needs the file to append to: --output is required")
     return Arguments(

@@ -11,11 +11,10 @@ import enum
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from perdure.dropin.repozo.chain import Chain, Piece
+from perdure.dropin.repozo.committed import committed
 from perdure.dropin.repozo.comparing import difference, difference_quick, line_of
 from perdure.dropin.repozo.deciding import Plan, decide
 from perdure.dropin.repozo.folder import (
@@ -33,15 +32,11 @@ from perdure.dropin.repozo.pieces import measure
 from perdure.dropin.repozo.removing import finish_removing, remove_older
 from perdure.dropin.repozo.writing import NewPiece
 from perdure.errors import DamageFound, StoreError
+from perdure.formats.newest import Newest
 from perdure.formats.repozo import DataName, encode_lines, time_of
 from perdure.model import Observer
 from perdure.sources.filestorage import FileStorageCut, FileStorageSource
 
-if TYPE_CHECKING:
-    from perdure.formats.extent import Extent
-    from perdure.formats.revisions import Revisions
-
-_WINDOW = 1 << 20
 _TOLERANCE = 60
 """Seconds by which a backup may be dated behind the clock without a word."""
 
@@ -100,7 +95,7 @@ def backup(request: BackupRequest, observer: Observer) -> BackupReport:
     Raises NoRepository, RepositoryLocked, SourceUnusable, SourceDamaged, StoreError; VerificationFail if
     a full cannot be read back before what is older is deleted.
     """
-    source = FileStorageSource(request.file, window=_WINDOW, without_blobs=True)
+    source = FileStorageSource(request.file, without_blobs=True)
     with locked(request.repository, request.wait), source.cut() as cut:
         try:
             finish_removing(request.repository)
@@ -134,53 +129,45 @@ class _Backup:
         assert last.line is not None  # a chain without problems has a line for each piece
         end = last.line.end
         dat = read_dat(plan.chain.dat_path)
-        revisions = None
+        newest = None
         if self._request.quick:
             differs = difference_quick(self._cut, listed)
         else:
-            revisions = _nothing_known() if self._cut.limit > end else None
-            differs = difference(self._cut, listed, 0, self._observer, revisions)
+            newest = Newest() if self._cut.limit > end else None
+            differs = difference(self._cut, listed, 0, self._observer, newest)
         if plan.unlisted is not None and differs is None:
-            differs = difference(self._cut, [plan.unlisted], end, self._observer, revisions)
+            differs = difference(self._cut, [plan.unlisted], end, self._observer, newest)
             if differs is None:
                 last, start, end = plan.unlisted, end, end + measure(plan.unlisted)
                 dat += encode_lines([line_of(self._cut, last, start, end)], self._name)
         if differs is not None:
             return self._full(differs)
-        extents = iter(self._cut.extents(end) if self._cut.limit > end else ())
-        first = next(extents, None)
-        if first is None:
+        if self._cut.limit <= end or self._cut.look(end) is None:
             if plan.unlisted is not None:
                 self._list_again(plan.chain, dat)
             return self._nothing(end)
-        known = revisions or self._known(last, end)
-        return self._write(plan, chain([first], extents), end, known, dat)
+        return self._write(plan, end, newest or self._known(last, end), dat)
 
     def _full(self, reason: str) -> BackupReport:
-        extents = self._cut.extents(0)
-        report = self._write(Plan(reason), extents, 0, _nothing_known(), b"")
+        report = self._write(Plan(reason), 0, Newest(), b"")
         if not self._request.kill_old_on_full or report.stamp is None:
             return report
         removed = remove_older(self._folder, report.stamp, self._observer)
         return replace(report, removed=removed)
 
-    def _write(
-        self, plan: Plan, extents: Iterable[Extent], start: int, known: Revisions, dat: bytes
-    ) -> BackupReport:
+    def _write(self, plan: Plan, start: int, newest: Newest, dat: bytes) -> BackupReport:
         """Write a data file with what follows ``start``, its index, and the .dat with its line."""
         from perdure.formats import fsindex
-        from perdure.formats.references import note_extent
 
         stamp = self._stamp()
         name = DataName(stamp, full=plan.chain is None, zipped=self._request.gzip)
         with ExitStack() as stack:
             piece = stack.enter_context(closing(NewPiece(self._folder, name, start)))
-            for extent in extents:
-                piece.write(bytes(extent.data))
-                note_extent(known, extent)
-                self._observer.progress("backup", extent.end, self._cut.limit)
+            for data in committed(self._cut, start, newest):
+                piece.write(data)
+                self._observer.progress("backup", piece.end, self._cut.limit)
             line = piece.finish()
-            index = self._side(stack, f"{stamp}.index", fsindex.encode(known, piece.end))
+            index = self._side(stack, f"{stamp}.index", fsindex.encode(newest, piece.end))
             lines = [dat, encode_lines([line], self._name)]
             new_dat = self._side(stack, f"{plan.chain.stamp if plan.chain else stamp}.dat", lines)
             self._check_unchanged()
@@ -236,21 +223,20 @@ class _Backup:
             )
         return stamp
 
-    def _known(self, last: Piece, end: int) -> Revisions:
+    def _known(self, last: Piece, end: int) -> Newest:
         """Give what the index of a state knows, or find it out from the source."""
         from perdure.formats import fsindex
-        from perdure.formats.references import note_extent
 
         try:
             index = fsindex.decode((self._folder / f"{last.name.stamp}.index").read_bytes())
             if index.end == end:
-                return index.revisions()
+                return index.newest()
         except (FileNotFoundError, DamageFound):
             pass  # it is made anew
-        known = _nothing_known()
-        for extent in self._cut.extents(0, end):
-            note_extent(known, extent)
-        return known
+        newest = Newest()
+        for _ in committed(self._cut, 0, newest, end):
+            pass
+        return newest
 
     def _check_unchanged(self) -> None:
         """Check that no other program has written to the repository meanwhile. Raises StoreError."""
@@ -260,11 +246,3 @@ class _Backup:
                 f"another program has written to {self._folder} meanwhile: nothing was added",
                 hint="repozo itself keeps nobody out: let only one backup run at a time",
             )
-
-
-def _nothing_known() -> Revisions:
-    from perdure.formats.revisions import (
-        Revisions,
-    )  # numpy, which a run that finds nothing new spares
-
-    return Revisions(whole=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from perdure.dropin.repozo.arguments import HELP, Arguments, HelpWanted, WrongUsage, parse
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, UsageError
 
 if TYPE_CHECKING:
     from perdure.dropin.repozo import BackupReport, RecoverReport
@@ -146,6 +147,10 @@ def _recover(arguments: Arguments, talk: _Talk) -> Mapping[str, object]:
         quick=arguments.quick,
     )
     if arguments.output is None:
+        if (
+            getattr(sys.stdout, "name", None) == os.devnull
+        ):  # it was closed: the edge has put this in its place
+            raise UsageError("standard output is closed", hint="-o FILE writes to a file")
         talk.log("Recovering file to stdout")
         report = recover_to_stream(request, sys.stdout.buffer, talk)
     else:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from perdure.dropin.repozo.chain import Piece
 from perdure.dropin.repozo.failures import VerificationFail
 from perdure.dropin.repozo.lane import Lane
 from perdure.dropin.repozo.pieces import CHUNK, read_piece
+from perdure.formats.newest import Newest
 from perdure.formats.repozo import Line
+from perdure.formats.walking import Walk
 from perdure.model import Observer
 from perdure.pool import Pool
 from perdure.sources.filestorage import FileStorageCut
-
-if TYPE_CHECKING:
-    from perdure.formats.revisions import Revisions
 
 _AHEAD = 4 << 20
 
@@ -40,26 +38,29 @@ def difference(
     pieces: Sequence[Piece],
     start: int,
     observer: Observer,
-    revisions: Revisions | None,
+    newest: Newest | None,
 ) -> str | None:
     """Compare each byte of these pieces, of which the first begins at ``start``, with the source.
 
-    The files themselves are read, too: what is damaged is not built upon. On the way ``revisions`` gets
+    The files themselves are read, too: what is damaged is not built upon. On the way ``newest`` gets
     the records that the source has there. Gives what differs. Raises SourceDamaged.
     """
     position = start
-    noting = _Noting(cut, start, revisions) if revisions is not None else None
+    walk = Walk(cut.where, start, newest=newest) if newest is not None else None
     with closing(Pool(1, _AHEAD)) as pool:
         for piece in pieces:
             try:
                 faults: list[str] = []
-                with closing(read_piece(piece, faults)) as chunks:
-                    for data in _ahead(pool, chunks):
+                with (
+                    closing(read_piece(piece, faults)) as chunks,
+                    closing(_ahead(pool, chunks)) as ahead,
+                ):
+                    for data in ahead:
                         if cut.read(position, len(data)) != data:
                             return _differs(cut, piece, position + len(data))
                         position += len(data)
-                        if noting is not None:
-                            noting.feed(data)
+                        if walk is not None:
+                            walk.feed(data)
                         observer.progress("compare", position, max(position, cut.limit))
             except VerificationFail as error:
                 return str(error)
@@ -68,22 +69,6 @@ def difference(
             if piece.line is not None and position != piece.line.end:
                 return f"{piece.path} ends at byte {position}, should end at {piece.line.end}"
     return None
-
-
-class _Noting:
-    """Enters the records of bytes that come one after the other into revisions."""
-
-    def __init__(self, cut: FileStorageCut, start: int, revisions: Revisions) -> None:
-        from perdure.formats.walking import Walk
-
-        self._walk, self._revisions = Walk(cut.where, start), revisions
-
-    def feed(self, data: bytes) -> None:
-        """Go on with these bytes. Raises SourceDamaged."""
-        from perdure.formats.references import note_extent
-
-        for extent in self._walk.feed(data):
-            note_extent(self._revisions, extent)
 
 
 def _differs(cut: FileStorageCut, piece: Piece, end: int) -> str:
@@ -97,15 +82,22 @@ def line_of(cut: FileStorageCut, piece: Piece, start: int, end: int) -> Line:
     return Line(piece.path.name, start, end, _md5(_source(cut, start, end)))
 
 
-def _ahead(pool: Pool, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Give chunks that a thread reads and decompresses while the one before is worked on."""
-    coming = pool.submit(CHUNK, next_of, chunks)
-    while data := coming.result():
-        coming = pool.submit(CHUNK, next_of, chunks)
-        yield data
+def _ahead(pool: Pool, chunks: Iterator[bytes]) -> Generator[bytes]:
+    """Give chunks that a thread reads and decompresses while the one before is worked on.
+
+    When it is closed no thread is in ``chunks`` any more.
+    """
+    coming = pool.submit(CHUNK, _next_of, chunks)
+    try:
+        while data := coming.result():
+            coming = pool.submit(CHUNK, _next_of, chunks)
+            yield data
+    finally:
+        if not coming.cancel():
+            coming.exception()
 
 
-def next_of(chunks: Iterator[bytes]) -> bytes:
+def _next_of(chunks: Iterator[bytes]) -> bytes:
     """Give the next chunk; nothing at the end."""
     return next(chunks, b"")
 

@@ -173,7 +173,7 @@ class NewFile:
         )
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append bytes. Raises OSError."""
         self.size = write_all(self.descriptor, data, self.size)
 

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from perdure.dropin.repozo.chain import Piece
 from perdure.dropin.repozo.failures import VerificationFail
@@ -20,10 +20,10 @@ from perdure.dropin.repozo.joining import Placed
 from perdure.dropin.repozo.lane import Lane
 from perdure.dropin.repozo.pieces import read_piece
 from perdure.errors import PerdureError, SourceDamaged, SourceUnusable, UsageError
+from perdure.formats.filestorage import TransactionHeader
+from perdure.formats.newest import Newest
+from perdure.formats.walking import Walk
 from perdure.model import Observer, Tid
-
-if TYPE_CHECKING:
-    from perdure.formats.extent import Extent
 
 
 class Sink(Protocol):
@@ -63,23 +63,25 @@ class Prover:
     def __init__(
         self, observer: Observer, phase: str, *, start: int = 0, until: Tid | None = None
     ) -> None:
-        from perdure.formats.revisions import Revisions  # numpy, which a backup may well spare
-        from perdure.formats.walking import Walk
-
-        self.revisions = Revisions(whole=start == 0)
-        self.tid: Tid | None = None
-        """The last transaction so far that is wanted."""
-        self.stopped_at: int | None = None
-        """Where the bytes end that are wanted; None: nowhere before the end."""
-        self._walk = Walk("", start)
         self._until = until
+        self._walk = Walk("", start, accept=self._wanted)
         self._observer, self._phase = observer, phase
         self._hashing = Lane()
 
     @property
     def end(self) -> int:
         """Position behind the last byte that is wanted."""
-        return self._walk.position if self.stopped_at is None else self.stopped_at
+        return self._walk.position
+
+    @property
+    def tid(self) -> Tid | None:
+        """The last transaction so far that is wanted."""
+        return None if self._walk.last_tid is None else Tid(self._walk.last_tid)
+
+    @property
+    def newest(self) -> Newest:
+        """Where the newest record of each object stands, of what was read."""
+        return self._walk.newest
 
     def close(self) -> None:
         """End the thread that hashes."""
@@ -117,46 +119,24 @@ class Prover:
         return Proof(placed, placed.start + size, md5.hexdigest(), tuple(faults))
 
     def _walk_through(self, data: bytes, sink: Sink | None) -> PerdureError | None:
-        """Take bytes apart and hand on what is wanted; gives what is wrong with them."""
-        from perdure.formats.references import note_extent
+        """Follow bytes and hand on what is wanted; gives what is wrong with them."""
+        try:
+            wanted = self._walk.feed(data)
+        except (SourceDamaged, SourceUnusable) as error:
+            return error  # the sums are looked at first: they say it more plainly
+        if sink is not None and wanted:
+            sink.write(wanted)
+        return None
 
-        extents = self._walk.feed(data)
-        while True:
-            try:
-                extent = next(extents, None)
-            except (SourceDamaged, SourceUnusable) as error:
-                return error  # the sums are looked at first: they say it more plainly
-            if extent is None:
-                return None
-            wanted = self._wanted(extent)
-            if wanted is not None:
-                note_extent(self.revisions, wanted)
-                if wanted.headers:
-                    self.tid = Tid(wanted.headers[-1].tid)
-                if sink is not None:
-                    sink.write(wanted.data)
-
-    def _wanted(self, extent: Extent) -> Extent | None:
-        """Give the part of an extent that lies before the end of what is wanted."""
-        from perdure.formats.extent import scan
-
-        if self.stopped_at is not None:
-            return None
-        if self._until is None:
-            return extent
-        last = self._until.value
-        beyond = next((header for header in extent.headers if header.tid > last), None)
-        if beyond is None:
-            return extent
-        if beyond.status == b"p":
+    def _wanted(self, header: TransactionHeader) -> bool:
+        if self._until is None or header.tid <= self._until.value:
+            return True
+        if header.status == b"p":
             raise UsageError(
                 f"{self._until} was before a pack: of what it removed nothing is in this chain",
                 hint="take an earlier backup, or a later moment",
             )
-        self.stopped_at = beyond.position
-        if beyond.position <= extent.start:
-            return None
-        return scan(extent.data, extent.start, where=self._walk.where, limit=beyond.position)
+        return False
 
 
 def prove(

@@ -14,6 +14,7 @@ from perdure.dropin.repozo.choosing import Choice, choose
 from perdure.dropin.repozo.failures import NoFiles
 from perdure.dropin.repozo.joining import Placed, join
 from perdure.dropin.repozo.proving import Proof, Prover, Sink, prove
+from perdure.errors import UsageError
 from perdure.model import Observer, Tid
 from perdure.pool import Pool
 from perdure.sources.filestorage_writer import new_filestorage, writing
@@ -73,6 +74,7 @@ def recover_choice(
     """Recover what was chosen already. Raises what `recover` raises but for NoRepository."""
     from perdure.formats import fsindex
 
+    _check_output(output)
     placed = join(choice.state.pieces)
     reason = ""
     if request.incremental:
@@ -89,9 +91,19 @@ def recover_choice(
         closing(Prover(observer, PHASE, until=choice.until)) as prover,
     ):
         proofs = _prove(request, choice, prover, placed, new, observer)
-        new.finish(fsindex.encode(prover.revisions, prover.end))
+        new.finish(fsindex.encode(prover.newest, prover.end))
         new.commit()
         return RecoverReport(choice.state, prover.end, prover.tid, proofs, reason=reason)
+
+
+def _check_output(output: Path) -> None:
+    """Check that a file can be put there. Raises UsageError, before a pipe would be waited for."""
+    if output.exists() and not output.is_file():
+        what = "a folder" if output.is_dir() else "no ordinary file"
+        raise UsageError(
+            f"{output} is {what}",
+            hint="give the path of the Data.fs to write; without -o it goes to standard output",
+        )
 
 
 def recover_to_stream(

@@ -117,5 +117,5 @@ def _index(piece: Piece, prover: Prover, notes: list[str]) -> Iterator[str]:
     except DamageFound as error:
         yield f"{path} is damaged: {error}; recovery makes a new one"
         return
-    if index.end != prover.end or not index.agrees_with(prover.revisions):
+    if index.end != prover.end or not index.agrees_with(prover.newest):
         yield f"{path} is not the index of this state; recovery makes a new one"

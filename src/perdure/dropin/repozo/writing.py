@@ -26,7 +26,7 @@ class NewPiece:
         self.file = NewFile(folder, str(name))
         self._body = _Gzip(self.file) if name.zipped else _Plain(self.file)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the database. Raises OSError."""
         self._hashing.submit(len(data), self._md5.update, data)
         self._body.write(data)
@@ -54,10 +54,10 @@ class _Plain:
         self._writing = Lane()
         self._unsynced = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._writing.submit(len(data), self._append, data)
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._unsynced += len(data)
         if self._unsynced >= _SYNC_EVERY:
@@ -85,7 +85,7 @@ class _Gzip:
         self._before = b""
         self._out.write(self._member.header)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         from perdure.formats.gzip_member import BLOCK, DICTIONARY, compress
 
         for start in range(0, len(data), BLOCK):
