@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import NameNotFound, StoreError, StoreUnavailable, UsageError
-from perdure.stores.credentials import az_settings, gs_settings, s3_settings
+from perdure.stores.credentials import az_settings, certificates, gs_settings, s3_settings
 from perdure.stores.places import Place
 from perdure.stores.wrappers import PAGE
 
@@ -28,9 +28,8 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509}
 _TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted"}
 _STATUS = re.compile(r"status code: (\d{3})([A-Za-z -]*)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
-_TOLD = re.compile(
-    r'message: "([^"\n]{1,120})"|error: "([^"\n]{1,120})"|(invalid peer certificate: \w{1,40})'
-)
+_TOLD = re.compile(r'message: "([^"\n]{1,120})"|error: "([^"\n]{1,120})"')
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w{1,40})")
 _METADATA = "169.254.169.254"
 """Where Amazon's machines ask which role they have."""
 _NO_RANGES = "non-partial response"
@@ -51,6 +50,7 @@ _FORBIDDEN = (
     "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
 )
 _FORBIDDEN += f" Delete (of locks). Or they are wrong: {_KEYS}"
+_UNTRUSTED = "AWS_CA_BUNDLE or RESTIC_CACERT names a file of certificates to trust, of one's own authority say"
 _UNREACHABLE = "is the endpoint right, and can this machine reach it?"
 
 
@@ -153,6 +153,10 @@ class ObjectStore:
             return StoreError(
                 f"{what}: no credentials are given, and this machine has no role", hint=_KEYS
             )
+        refused = _CERTIFICATE.search(text)
+        if status is None and refused:
+            why = f"the server's certificate is not accepted: {refused[1]}"
+            return StoreError(f"{what}: {why}", hint=_UNTRUSTED)
         if status is None:
             return StoreUnavailable(f"{what}: {_reason(text)}", hint=_UNREACHABLE)
         number, named = int(status[1]), code[1] if code else ""
@@ -170,7 +174,7 @@ def _reason(text: str) -> str:
     """Find out of what the library says why there was no answer."""
     told = _TOLD.search(text)
     if told:
-        return (told[1] or told[2] or told[3]).lower()
+        return (told[1] or told[2]).lower()
     if "kind: Timeout" in text or "TimedOut" in text:
         return "no answer came in time"
     return "the connection broke" if "HttpError" in text else _shortened(text)
@@ -192,21 +196,21 @@ def _s3(place: Place, environment: Mapping[str, str]) -> Client:
     settings: Any = s3_settings(place, environment)
     endpoint = settings.get("endpoint", "")
     settings |= {"virtual_hosted_style_request": False, "disable_bulk_delete": True}
-    return S3Store(place.bucket, config=settings, **_shared(place, endpoint))
+    return S3Store(place.bucket, config=settings, **_shared(place, environment, endpoint))
 
 
 def _gs(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import GCSStore
 
     settings: Any = gs_settings(place, environment)
-    return GCSStore(place.bucket, config=settings, **_shared(place, settings.get("base_url", "")))
+    return GCSStore(place.bucket, config=settings, **_shared(place, environment, settings.get("base_url", "")))
 
 
 def _az(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import AzureStore
 
     settings: Any = az_settings(place, environment)
-    return AzureStore(place.bucket, config=settings, **_shared(place, settings.get("endpoint", "")))
+    return AzureStore(place.bucket, config=settings, **_shared(place, environment, settings.get("endpoint", "")))
 
 
 _CLIENTS: dict[str, Callable[[Place, Mapping[str, str]], Client]] = {
@@ -216,14 +220,18 @@ _CLIENTS: dict[str, Callable[[Place, Mapping[str, str]], Client]] = {
 }
 
 
-def _shared(place: Place, endpoint: str) -> dict[str, Any]:
+def _shared(place: Place, environment: Mapping[str, str], endpoint: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "allow_http": endpoint.startswith("http://"),
+        "timeout": f"{int(place.timeout * 1000)}ms",
+        "connect_timeout": f"{int(min(place.timeout, 20) * 1000)}ms",
+    }
+    trusted = certificates(place, environment)
+    if trusted:
+        options["root_certificate"] = trusted
     return {
         "prefix": place.prefix or None,
-        "client_options": {
-            "allow_http": endpoint.startswith("http://"),
-            "timeout": f"{int(place.timeout * 1000)}ms",
-            "connect_timeout": f"{int(min(place.timeout, 20) * 1000)}ms",
-        },
+        "client_options": options,
         "retry_config": {"max_retries": 0},
     }
 
