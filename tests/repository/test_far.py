@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,17 @@ def test_what_lies_near_each_other_is_read_together(
         found = list(repository.load_many(ChunkKind.DATA, reversed(wanted)))
         assert found == chunks[::3][::-1]
         assert store.calls["get"] - before == 1 + len(wanted)
+
+
+def test_what_a_killed_check_has_left_in_the_cache_goes(site: Site, tmp_path: Path) -> None:
+    backup(site.repository, {"a": [b"one"]})
+    killed = open_far(site.store, tmp_path)
+    check_repository(killed, SilentObserver(), read_data=False)
+    (left,) = tmp_path.glob("*/afresh-*")
+    assert list(left.iterdir())
+    open_far(site.store, tmp_path).close()
+    assert left.exists()  # perhaps its run goes on
+    long_ago = (killed.clock() - timedelta(days=2)).timestamp()
+    os.utime(left, (long_ago, long_ago))
+    open_far(site.store, tmp_path).close()
+    assert not left.exists()
