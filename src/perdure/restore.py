@@ -20,7 +20,7 @@ from perdure.history.rebuilding import Rebuilt, rebuild, standing_size
 from perdure.history.restoring_blobs import BlobsRestored, RestoringBlobs
 from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Repository
-from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore
+from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore, settled
 from perdure.restore_trees import FilesRestored, PlannedTree, plan_trees, survey_tree, write_tree
 from perdure.snapshots import names_of, read_manifest
 from perdure.sources.blobs import BlobDirectory
@@ -70,6 +70,7 @@ def survey(repository: Repository, request: RestoreRequest, observer: Observer) 
     if foreign(repository, request.wanted) is not None:
         plan_restore(repository, request.wanted, request.target)
         return [_foreign_report(repository, request)[0]]
+    request = replace(request, wanted=settled(repository, request.wanted))
     plans, trees = _plans(repository, request)
     return [
         *(_survey(repository, plan, observer) for plan in plans),
@@ -86,6 +87,7 @@ def restore(repository: Repository, request: RestoreRequest, observer: Observer)
     if foreign(repository, request.wanted) is not None:
         plan_restore(repository, request.wanted, request.target)
         return [_restore_foreign(repository, request, observer)]
+    request = replace(request, wanted=settled(repository, request.wanted))
     plans, trees = _plans(repository, request)
     _warn_of_failed(repository, request.wanted, observer)
     with ExitStack() as stack:

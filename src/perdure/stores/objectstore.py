@@ -203,14 +203,18 @@ def _gs(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import GCSStore
 
     settings: Any = gs_settings(place, environment)
-    return GCSStore(place.bucket, config=settings, **_shared(place, environment, settings.get("base_url", "")))
+    return GCSStore(
+        place.bucket, config=settings, **_shared(place, environment, settings.get("base_url", ""))
+    )
 
 
 def _az(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import AzureStore
 
     settings: Any = az_settings(place, environment)
-    return AzureStore(place.bucket, config=settings, **_shared(place, environment, settings.get("endpoint", "")))
+    return AzureStore(
+        place.bucket, config=settings, **_shared(place, environment, settings.get("endpoint", ""))
+    )
 
 
 _CLIENTS: dict[str, Callable[[Place, Mapping[str, str]], Client]] = {
