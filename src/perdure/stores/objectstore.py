@@ -50,7 +50,7 @@ _FORBIDDEN = (
     "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
 )
 _FORBIDDEN += f" Delete (of locks). Or they are wrong: {_KEYS}"
-_UNTRUSTED = "AWS_CA_BUNDLE or RESTIC_CACERT names a file of certificates to trust, of one's own authority say"
+_UNTRUSTED = "name a file with the certificate of its authority in AWS_CA_BUNDLE or RESTIC_CACERT"
 _UNREACHABLE = "is the endpoint right, and can this machine reach it?"
 
 
