@@ -67,10 +67,10 @@ class Restored:
 
 def survey(repository: Repository, request: RestoreRequest, observer: Observer) -> list[Restored]:
     """Say what a restore would find right already and what it would write; nothing is written."""
+    request = replace(request, wanted=settled(repository, request.wanted))
     if foreign(repository, request.wanted) is not None:
         plan_restore(repository, request.wanted, request.target)
         return [_foreign_report(repository, request)[0]]
-    request = replace(request, wanted=settled(repository, request.wanted))
     plans, trees = _plans(repository, request)
     return [
         *(_survey(repository, plan, observer) for plan in plans),
@@ -84,10 +84,10 @@ def restore(repository: Repository, request: RestoreRequest, observer: Observer)
     Databases are made whole first, then trees are written, then the databases are put in their places.
     Raises UsageError, TargetInUse, RepositoryDamaged, StoreError.
     """
+    request = replace(request, wanted=settled(repository, request.wanted))
     if foreign(repository, request.wanted) is not None:
         plan_restore(repository, request.wanted, request.target)
         return [_restore_foreign(repository, request, observer)]
-    request = replace(request, wanted=settled(repository, request.wanted))
     plans, trees = _plans(repository, request)
     _warn_of_failed(repository, request.wanted, observer)
     with ExitStack() as stack:
@@ -136,6 +136,7 @@ def restore_into(
 
     Raises UsageError, SourceUnusable, RepositoryDamaged, StoreError.
     """
+    request = replace(request, wanted=settled(repository, request.wanted))
     plans = plan_restore(repository, request.wanted, request.target)
     if len(plans) != 1:
         names = names_of(plan.record for plan in plans)

@@ -127,10 +127,12 @@ def foreign(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapsho
 
 
 def settled(repository: Repository, wanted: Wanted) -> Wanted:
-    """Look once for the snapshot that is meant: the latest may be another one in a moment.
+    """Look for the snapshot that is meant, once: the latest may be another one in a moment.
 
-    It must not be another program's: see `foreign`. Raises UsageError, PerdureError.
+    One of another program stays unsettled: see `foreign`. Raises UsageError, PerdureError.
     """
+    if wanted.found or foreign(repository, wanted) is not None:
+        return wanted
     return replace(wanted, found=named(repository, wanted))
 
 
