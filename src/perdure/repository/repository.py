@@ -270,6 +270,10 @@ class Repository:
         """Give all snapshots, oldest first. Raises RepositoryDamaged, StoreError."""
         return self._snapshots.all()
 
+    def damaged_snapshots(self) -> list[SnapshotId]:
+        """Give the ids of snapshots whose own files cannot be read. Raises StoreError."""
+        return self._snapshots.damaged()
+
     def find_snapshot(self, wanted: str) -> tuple[SnapshotId, Snapshot]:
         """Give the snapshot of a unique id prefix, or the ``latest``. Raises UsageError."""
         return self._snapshots.find(wanted)
