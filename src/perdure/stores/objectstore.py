@@ -32,8 +32,14 @@ _TOLD = re.compile(r'message: "([^"\n]{1,120})"|error: "([^"\n]{1,120})"')
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w{1,40})")
 _METADATA = "169.254.169.254"
 """Where Amazon's machines ask which role they have."""
+_NO_KEY = "Invalid Access Key"
 _NO_RANGES = "non-partial response"
-_KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws/credentials"
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws/credentials",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, and _KEY or AZURE_STORAGE_SAS_TOKEN",
+}
+_KEYS = f"check {_CREDENTIALS['s3']}"
 _HINTS = {
     "SignatureDoesNotMatch": f"the secret key does not belong to the access key; {_KEYS}",
     "InvalidAccessKeyId": f"the server does not know the access key; {_KEYS}",
@@ -41,15 +47,17 @@ _HINTS = {
     "ExpiredToken": "the credentials have expired; get new ones",
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
     "NoSuchBucket": "make the bucket first (Perdure makes none), or correct its name",
+    "ContainerNotFound": "make the container first (Perdure makes none), or correct its name",
     "AuthorizationHeaderMalformed": "the bucket is in another region; add region=... to the location",
     "PermanentRedirect": "the bucket is elsewhere; add region=... or another endpoint=... to the location",
     "QuotaExceeded": "make room there; what was stored before is whole",
     "XMinioStorageFull": "make room there; what was stored before is whole",
 }
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _FORBIDDEN = (
     "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
+    " Delete (of locks). Or they are wrong: check"
 )
-_FORBIDDEN += f" Delete (of locks). Or they are wrong: {_KEYS}"
 _UNTRUSTED = "name a file with the certificate of its authority in AWS_CA_BUNDLE or RESTIC_CACERT"
 _UNREACHABLE = "is the endpoint right, and can this machine reach it?"
 
@@ -137,7 +145,7 @@ class ObjectStore:
         try:
             yield
         except FileNotFoundError as error:
-            if bucket_only or "NoSuchBucket" in str(error):
+            if bucket_only or any(code in str(error) for code in _NO_BUCKET):
                 raise self._failure(verb, name, error) from None
             message = f"cannot {verb} {name} in {self._location}: there is no such object"
             raise NameNotFound(message) from None
@@ -163,7 +171,9 @@ class ObjectStore:
         if number == 404 and not named:
             named = "NoSuchBucket"
         answer = f"{number}{status[2].rstrip()}{f' ({named})' if named else ''}"
-        hint = _HINTS.get(named) or (_FORBIDDEN if number in {401, 403} else None)
+        hint = _HINTS.get(named)
+        if number in {401, 403} and not hint:
+            hint = f"{_FORBIDDEN} {_CREDENTIALS[self._location.partition(':')[0]]}"
         kind = StoreError
         if number in _TRANSIENT or named in _TRANSIENT_CODES:
             kind = StoreUnavailable
@@ -187,6 +197,8 @@ def open_object_store(place: Place, environment: Mapping[str, str]) -> ObjectSto
     try:
         return ObjectStore(_CLIENTS[place.scheme](place, environment), str(place))
     except (BaseError, ValueError) as error:
+        if _NO_KEY in str(error):  # the rest of it tells which character of the secret is wrong
+            raise UsageError(f"{place} cannot be opened: the account's key is not base64") from None
         raise UsageError(f"{place} cannot be opened: {_shortened(str(error))}") from None
 
 
