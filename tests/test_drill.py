@@ -240,3 +240,26 @@ def test_what_a_killed_drill_left_is_removed(site: Site, tmp_path: Path) -> None
     assert not left.exists()
     assert used.exists()
     living.communicate("")
+
+
+def test_a_backup_meanwhile_does_not_matter(site: Site, tmp_path: Path) -> None:
+    storage = BlobStorage(tmp_path / "site", seed=1)
+    for _ in range(5):
+        storage.step()
+    snapshot = back_up(site.repository, storage.path, blobs=storage.blobs).snapshot_id
+
+    class Meanwhile(SilentObserver):
+        done = False
+
+        def progress(self, what: str, done: int, total: int) -> None:
+            if not self.done:
+                self.done = True
+                storage.step()
+                back_up(site.open(), storage.path, blobs=storage.blobs)
+
+    request = DrillRequest(Wanted(), tmp_path / "scratch", 1000, None)
+    report = drill(site.repository, request, site.clock, Meanwhile())
+    storage.close()
+    assert len(site.repository.snapshots()) == 2
+    assert report.verdict == PASSED, report
+    assert report.snapshot == snapshot

@@ -166,6 +166,25 @@ def assert_is_usable(target: MemoryStore) -> None:
     assert report.snapshots == 1
 
 
+def test_a_packfile_that_is_gone_is_told_and_stays_there(site: Site) -> None:
+    backup(site.repository, FIRST)
+    first, second, new = MemoryStore("first"), MemoryStore("second"), MemoryStore("new")
+    mirrored(site, first)
+    gone = site.names("data")[0]
+    backup(site.repository, SECOND)
+    mirrored(site, second)
+    site.store.delete(gone)
+    with pytest.raises(RepositoryDamaged, match=f"{gone} is in the index, and missing"):
+        mirrored(site, new)
+    assert not any(name.startswith(("index/", "snapshots/")) for name in new.contents)
+    report = mirrored(site, first, delete=True)
+    assert not any(report.deleted.values())
+    assert_sound(first, 2)
+    before = contents(second)
+    assert not any(mirrored(site, second, delete=True).deleted.values())
+    assert contents(second) == before
+
+
 def test_another_repository_is_not_written_to(site: Site) -> None:
     backup(site.repository, FIRST)
     other = MemoryStore("elsewhere")

@@ -441,6 +441,31 @@ def test_repaired_snapshots_on_the_command_line(
     assert made.data.startswith(left)
 
 
+def test_a_snapshot_whose_own_file_is_damaged(
+    program: Program, repository: Path, tmp_path: Path
+) -> None:
+    made = random_file(10)
+    Path("Data.fs").write_bytes(made.data)
+    names = [
+        program("backup", "--json", "--filestorage", "Data.fs").summary["snapshot_id"]
+        for _ in range(2)
+    ]
+    damage_file(repository / "snapshots" / names[1], 50)
+    said = program("snapshots", "--no-cache", code=13).err
+    assert "perdure repair snapshots --forget" in said
+    program("restore", "--no-cache", names[0], "--to", "by-id")
+    assert Path("by-id/Data.fs").read_bytes() == made.data
+    damaged = f"snapshot {names[1][:8]} is damaged; nothing of it is left"
+    assert program("repair", "snapshots").out == f"{damaged}\n"
+    assert program("repair", "snapshots", "--forget", "--dry-run").out == f"{damaged}\n"
+    assert (repository / "snapshots" / names[1]).exists()
+    gone = f"{damaged}; the damaged one is forgotten\n"
+    assert program("repair", "snapshots", "--forget").out == gone
+    program("check", "--read-data")
+    program("restore", "--to", "new")
+    assert Path("new/Data.fs").read_bytes() == made.data
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["payload", "segments"])
 def test_stock_restic_finds_no_fault_after_it(

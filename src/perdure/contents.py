@@ -18,7 +18,7 @@ from perdure.history.streaming import size_until, stream
 from perdure.model import BlobId, ChunkId, ChunkKind, Observer, Tid
 from perdure.repository import Repository
 from perdure.repository.checking import MOST_NESTED
-from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore
+from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore, settled
 from perdure.restore_trees import PlannedTree, plan_trees
 
 FILE, FOLDER = "file", "dir"
@@ -53,6 +53,7 @@ def contents_of(repository: Repository, wanted: Wanted, *, stored: bool) -> Cont
 
     What another program backed up is always given as it is kept. Raises UsageError.
     """
+    wanted = settled(repository, wanted)
     other = foreign(repository, wanted)
     if other is not None:
         return StoredContents(repository, other[1].root)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
@@ -30,7 +30,7 @@ from perdure.history.objects import Objects, survey_objects
 from perdure.model import Observer, SnapshotId
 from perdure.repository import Repository
 from perdure.restore import Restored, RestoreRequest, restore, survey
-from perdure.restore_plan import Planned, Wanted, foreign, plan_restore
+from perdure.restore_plan import Planned, Wanted, foreign, plan_restore, settled
 from perdure.restore_trees import PlannedTree, plan_trees
 
 PASSED, FAILED = "passed", "failed"
@@ -114,6 +114,7 @@ def drill(
     """
     with _scratch_below(request.scratch) as scratch:
         target = scratch / "restored"
+        request = replace(request, wanted=settled(repository, request.wanted))
         if foreign(repository, request.wanted) is not None:
             raise UsageError(
                 "the snapshot is another program's: there is no database to rehearse with",

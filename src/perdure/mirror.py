@@ -5,13 +5,15 @@ a content; so a mirror that was interrupted goes on where it was. The order is t
 config, packfiles, index files, and at the end snapshots, so that whatever the mirror lists is whole in it
 at any moment. What is to go goes in the reverse order. What was read is verified before it is written: a
 packfile that is damaged here does not replace a whole one there, and where one is missing there, nothing
-that might need it is listed there.
+that might need it is listed there. One that is gone here although the index names it stays there: it is
+the last one.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,7 +22,9 @@ from perdure.errors import NameNotFound, RepositoryDamaged, UsageError
 from perdure.model import Observer
 from perdure.pool import Pool
 from perdure.repository import Lock, Repository
+from perdure.repository.index import Index, load_index
 from perdure.repository.locks import Locks
+from perdure.repository.reading import packfile_name
 from perdure.repository.repository import CONFIG
 from perdure.repository.sealed import is_id
 from perdure.repository.snapshots import Snapshots
@@ -71,14 +75,19 @@ class MirrorReport:
     seconds: float
 
 
-def plan_mirror(here: Listing, there: Listing, *, delete: bool) -> MirrorPlan:
-    """Decide what is to be copied: what is not there with its size; and what is there in excess."""
+def plan_mirror(
+    here: Listing, there: Listing, *, delete: bool, needed: AbstractSet[str] = frozenset()
+) -> MirrorPlan:
+    """Decide what is to be copied: what is not there with its size; and what is there in excess.
+
+    What is ``needed`` is never in excess, even if it is not here.
+    """
     copied, deleted = {}, {}
     for folder in FOLDERS:
         copied[folder] = {
             name: size for name, size in here[folder].items() if there[folder].get(name) != size
         }
-        surplus = there[folder].keys() - here[folder].keys() if delete else set()
+        surplus = there[folder].keys() - here[folder].keys() - needed if delete else set()
         deleted[folder] = {name: there[folder][name] for name in sorted(surplus)}
     everything = sum(map(len, here.values()))
     return MirrorPlan(copied, deleted, everything - sum(map(len, copied.values())))
@@ -143,6 +152,10 @@ def list_files(store: Store) -> Listing:
     return found
 
 
+def _named_in(index: Index) -> set[str]:
+    return set(map(packfile_name, index.packfiles()))
+
+
 class _Mirroring:
     def __init__(
         self,
@@ -156,6 +169,8 @@ class _Mirroring:
         self._lock, self._request, self._observer = lock, request, observer
         self._elsewhere: Lock | None = None
         self._files = repository.files.at(target)
+        # Before the packfiles are listed, so that all which it names are in the list.
+        self._needed = _named_in(repository.index)
         self._here = list_files(self._source)
         self._damage: list[str] = []
 
@@ -181,7 +196,8 @@ class _Mirroring:
 
     def plan(self) -> MirrorPlan:
         """Compare what is here with what is there now. Raises UsageError for what must not be deleted."""
-        plan = plan_mirror(self._here, list_files(self._target), delete=self._request.delete)
+        there = list_files(self._target)
+        plan = plan_mirror(self._here, there, delete=self._request.delete, needed=self._needed)
         self._refuse_newer(plan)
         return plan
 
@@ -202,6 +218,8 @@ class _Mirroring:
                 self._verify_locks()
                 done = self._copy_files(plan.copied[folder], done, total)
                 self._refuse_damage()
+            if folder == "data":
+                self._refuse_lost()
 
     def delete(self, plan: MirrorPlan) -> None:
         """Delete what is there in excess: first what refers to other files."""
@@ -269,6 +287,18 @@ class _Mirroring:
             self._damage.append(f"{name} is damaged: its SHA-256 is not its name")
             return
         self._target.put(name, content)
+
+    def _refuse_lost(self) -> None:
+        """Raise RepositoryDamaged if the index names packfiles that are at neither place."""
+        if not self._needed - self._here["data"].keys():
+            return
+        there = {name for name, _ in self._target.list("data/")}
+        if self._needed - self._here["data"].keys() - there:
+            # The cache may be what is damaged.
+            named = _named_in(load_index(self._repository.files, None))
+            lost = named - {name for name, _ in self._source.list("data/")} - there
+            self._damage += [f"{name} is in the index, and missing" for name in lost]
+        self._refuse_damage()
 
     def _refuse_damage(self) -> None:
         if self._damage:

@@ -100,16 +100,24 @@ def repair_snapshots(
     """For each damaged snapshot write one of what is left; ``forget`` drops the damaged one then.
 
     Of a history the transactions before the first loss are left, of other folders all files that are
-    whole. Raises StoreError, RepositoryLocked.
+    whole; of a snapshot whose own file is damaged nothing. Raises StoreError, RepositoryLocked.
     """
+    forget = forget and not dry_run
     report = check_repository(repository, observer, read_data=True, subset=None)
-    snapshots = dict(repository.snapshots())
     repaired = []
+    unreadable = repository.damaged_snapshots()
+    for name in unreadable:
+        if forget:
+            repository.delete_snapshot(name)
+        repaired.append(Repaired(name, None, "", forget))
+    if unreadable and not forget:
+        return RepairReport(repaired=tuple(repaired))
+    snapshots = dict(repository.snapshots())
     for name, paths in lost_paths(report).items():
         done = _repair(repository, lock, name, snapshots[name], paths, dry_run=dry_run)
-        if forget and not dry_run:
+        if forget:
             repository.delete_snapshot(name)
-        repaired.append(replace(done, forgotten=forget and not dry_run))
+        repaired.append(replace(done, forgotten=forget))
     return RepairReport(repaired=tuple(repaired))
 
 

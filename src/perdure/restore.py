@@ -20,7 +20,7 @@ from perdure.history.rebuilding import Rebuilt, rebuild, standing_size
 from perdure.history.restoring_blobs import BlobsRestored, RestoringBlobs
 from perdure.model import NO_TID, ChunkId, ChunkKind, Observer, SnapshotId, Tid
 from perdure.repository import Repository
-from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore
+from perdure.restore_plan import Planned, Wanted, foreign, named, plan_restore, settled
 from perdure.restore_trees import FilesRestored, PlannedTree, plan_trees, survey_tree, write_tree
 from perdure.snapshots import names_of, read_manifest
 from perdure.sources.blobs import BlobDirectory
@@ -67,6 +67,7 @@ class Restored:
 
 def survey(repository: Repository, request: RestoreRequest, observer: Observer) -> list[Restored]:
     """Say what a restore would find right already and what it would write; nothing is written."""
+    request = replace(request, wanted=settled(repository, request.wanted))
     if foreign(repository, request.wanted) is not None:
         plan_restore(repository, request.wanted, request.target)
         return [_foreign_report(repository, request)[0]]
@@ -83,6 +84,7 @@ def restore(repository: Repository, request: RestoreRequest, observer: Observer)
     Databases are made whole first, then trees are written, then the databases are put in their places.
     Raises UsageError, TargetInUse, RepositoryDamaged, StoreError.
     """
+    request = replace(request, wanted=settled(repository, request.wanted))
     if foreign(repository, request.wanted) is not None:
         plan_restore(repository, request.wanted, request.target)
         return [_restore_foreign(repository, request, observer)]
@@ -134,6 +136,7 @@ def restore_into(
 
     Raises UsageError, SourceUnusable, RepositoryDamaged, StoreError.
     """
+    request = replace(request, wanted=settled(repository, request.wanted))
     plans = plan_restore(repository, request.wanted, request.target)
     if len(plans) != 1:
         names = names_of(plan.record for plan in plans)

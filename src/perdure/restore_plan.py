@@ -31,6 +31,8 @@ class Wanted:
     """None: all sources of the snapshot."""
     hostname: str | None = None
     tags: tuple[str, ...] = ()
+    found: tuple[SnapshotId, Snapshot] | None = None
+    """The snapshot that is meant, once it was looked for: see `settled`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def plan_restore(repository: Repository, wanted: Wanted, target: Path | None) ->
 
 def foreign(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot] | None:
     """Give the snapshot that is meant, if another program wrote it: for ``latest``, if it wrote all."""
-    if wanted.at is not None or wanted.source is not None:
+    if wanted.at is not None or wanted.source is not None or wanted.found:
         return None
     if wanted.snapshot != LATEST:
         chosen = repository.find_snapshot(wanted.snapshot)
@@ -124,8 +126,20 @@ def foreign(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapsho
     return snapshots[-1] if snapshots else None
 
 
+def settled(repository: Repository, wanted: Wanted) -> Wanted:
+    """Look for the snapshot that is meant, once: the latest may be another one in a moment.
+
+    One of another program stays unsettled: see `foreign`. Raises UsageError, PerdureError.
+    """
+    if wanted.found or foreign(repository, wanted) is not None:
+        return wanted
+    return replace(wanted, found=named(repository, wanted))
+
+
 def named(repository: Repository, wanted: Wanted) -> tuple[SnapshotId, Snapshot]:
     """Give the snapshot that is meant; the latest is that of a source that is wanted. Raises UsageError."""
+    if wanted.found:
+        return wanted.found
     if wanted.snapshot != LATEST:
         return repository.find_snapshot(wanted.snapshot)
     for listed in reversed(list(select(repository, wanted.hostname, wanted.tags))):

@@ -39,6 +39,7 @@ class SourceCost:
     """A source, in bytes: what its newest snapshot gives back, and what is stored of it in all of them."""
 
     name: str
+    database: str
     snapshots: int
     restored: int
     stored: int
@@ -123,6 +124,7 @@ class _Ledger:
         self.entered: list[dict[str, int]] = []
         """For each snapshot: its sources, and how many bytes each gives back."""
         self._owners: dict[str, int] = {_LIST: 0}
+        self._databases: dict[str, str] = {}
 
     def enter(self, repository: Repository, number: int, snapshot: Snapshot) -> None:
         """Enter a snapshot, source by source."""
@@ -135,6 +137,7 @@ class _Ledger:
         root = root_of(repository, snapshot)
         for record in known.sources:
             owner = self._owner(record.name)
+            self._databases[record.name] = record.database
             for path in filter(None, (record.tree, record.blobs.tree if record.blobs else "")):
                 if PurePosixPath(path).parts[0] in root:
                     self._enter_node(number, owner, top_of(root, snapshot.root, path))
@@ -164,7 +167,8 @@ class _Ledger:
         for name, owner in self._owners.items():
             sizes = [sources[name] for sources in self.entered if name in sources]
             if sizes:
-                found.append(SourceCost(name, len(sizes), sizes[-1], stored[owner]))
+                database = self._databases.get(name, "")
+                found.append(SourceCost(name, database, len(sizes), sizes[-1], stored[owner]))
         return sorted(found, key=lambda each: (-each.stored, each.name))
 
     def _owner(self, name: str) -> int:

@@ -160,6 +160,16 @@ def test_stats(program: Program, blobs: BlobStorage) -> None:
     assert not program("stats", "--json", "--source", "other").summary["sources"]
 
 
+def test_stats_of_a_database(program: Program, repository: Path, tmp_path: Path) -> None:
+    raw_storage(tmp_path / "Data.fs", {0: referring()})
+    database = f"<filestorage>\npath {tmp_path / 'Data.fs'}\n</filestorage>\nmount-point /"
+    conf = tmp_path / "zope.conf"
+    conf.write_text(f"<zodb_db main>\n{database}\n</zodb_db>\n")
+    program("backup", "--zope-conf", str(conf))
+    [source] = program("stats", "--json", "--source", "main").summary["sources"]
+    assert source["database"] == "main"
+
+
 def test_drill(program: Program, blobs: BlobStorage, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -233,3 +233,13 @@ def test_restics_variables_are_understood(
     cache = Settings(os.environ).cache
     assert cache is not None
     assert cache.name == "perdure"
+
+
+def test_a_wrong_password_of_the_other_repository(
+    program: Program, repository: Path, tmp_path: Path
+) -> None:
+    wrong = secret_file(tmp_path / "wrong", b"wrong")
+    told = program(
+        "copy", "--from", str(repository), "--from-password-file", str(wrong), "--json", code=12
+    )
+    assert "--from-password-file" in told.err

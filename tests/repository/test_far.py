@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from doubles import Clock
 from small_repository import Site, backup
 
+from perdure.errors import RepositoryDamaged
 from perdure.model import ChunkKind, SilentObserver
 from perdure.repository import Repository
 from perdure.repository import packer as packer_module
+from perdure.repository import reading as reading_module
 from perdure.repository.checking import check_repository
 from perdure.repository.chunks import chunk_id
 from perdure.repository.reading import packfile_name
@@ -154,4 +158,53 @@ def test_what_lies_near_each_other_is_read_together(
         assert store.calls["get"] - before == 1
         found = list(repository.load_many(ChunkKind.DATA, reversed(wanted)))
         assert found == chunks[::3][::-1]
-        assert store.calls["get"] - before == 1 + len(wanted)
+        assert store.calls["get"] - before == 2
+
+
+@pytest.mark.parametrize("window", [1, 3000, 1 << 20])
+def test_chunks_come_in_the_order_that_is_wanted(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(packer_module, "PACKFILE_SIZE", 5000)
+    monkeypatch.setattr(reading_module, "_WINDOW", window)
+    chunks = [os.urandom(600) for _ in range(30)]
+    backup(site.repository, {"a": chunks})
+    chance = random.Random(window)
+    for _ in range(20):
+        wanted = chance.choices(chunks, k=chance.randrange(40))
+        store = CountingStore(site.store)
+        with open_far(store, tmp_path) as repository:
+            assert repository.index
+            before = store.calls["get"]
+            ids = [chunk_id(chunk) for chunk in wanted]
+            assert list(repository.load_many(ChunkKind.DATA, ids)) == wanted
+            if window > 1000 * len(wanted):
+                assert store.calls["get"] - before <= len(site.names("data"))
+
+
+def test_a_damaged_packfile_is_said_to_be(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packer_module, "PACKFILE_SIZE", 5000)
+    chunks = [os.urandom(600) for _ in range(30)]
+    backup(site.repository, {"a": chunks})
+    with open_far(site.store, tmp_path) as repository:
+        harmed = repository.index.find(ChunkKind.DATA, chunk_id(chunks[20]))[0].packfile
+        site.store.put(packfile_name(harmed), b"short")
+        found = repository.load_many(ChunkKind.DATA, map(chunk_id, chunks))
+        with pytest.raises(RepositoryDamaged, match="has only 5 bytes"):
+            list(found)
+
+
+def test_what_a_killed_check_has_left_in_the_cache_goes(site: Site, tmp_path: Path) -> None:
+    backup(site.repository, {"a": [b"one"]})
+    killed = open_far(site.store, tmp_path)
+    check_repository(killed, SilentObserver(), read_data=False)
+    (left,) = tmp_path.glob("*/afresh-*")
+    assert list(left.iterdir())
+    open_far(site.store, tmp_path).close()
+    assert left.exists()  # perhaps its run goes on
+    long_ago = (killed.clock() - timedelta(days=2)).timestamp()
+    os.utime(left, (long_ago, long_ago))
+    open_far(site.store, tmp_path).close()
+    assert not left.exists()

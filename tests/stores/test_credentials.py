@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perdure.errors import UsageError
-from perdure.stores.credentials import az_settings, gs_settings, s3_settings
+from perdure.stores.credentials import az_settings, certificates, gs_settings, s3_settings
 from perdure.stores.places import parse_place
 
 PLACE = parse_place("s3://bucket/x")
@@ -90,3 +90,20 @@ def test_google_and_azure() -> None:
     }
     with pytest.raises(UsageError, match="no account"):
         az_settings(parse_place("az://container/x"), {})
+
+
+def test_certificates_that_are_trusted_too(home: dict[str, str], tmp_path: Path) -> None:
+    pem = b"-----BEGIN CERTIFICATE-----\n"
+    for name in ("own", "work", "restics"):
+        (tmp_path / name).write_bytes(pem + name.encode())
+    with (tmp_path / ".aws/config").open("a") as file:
+        file.write(f"ca_bundle = {tmp_path}/work\n")
+    assert certificates(PLACE, home) is None
+    assert certificates(PLACE, home | {"AWS_PROFILE": "work"}) == pem + b"work"
+    named = {"AWS_CA_BUNDLE": f"{tmp_path}/own", "RESTIC_CACERT": f"{tmp_path}/restics"}
+    assert certificates(PLACE, home | named) == pem + b"own"
+    assert certificates(parse_place("az://container"), named) == pem + b"restics"
+    with pytest.raises(UsageError, match=r"cannot read the certificates in .*No such file"):
+        certificates(PLACE, {"AWS_CA_BUNDLE": f"{tmp_path}/none"})
+    with pytest.raises(UsageError, match="has no certificates"):
+        certificates(PLACE, {"AWS_CA_BUNDLE": f"{tmp_path}/.aws/config"})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from faulty_proxy import Fault, Proxy, once_each, proxy
 from object_server import CREDENTIALS, ObjectServer
 
-from perdure.errors import NameNotFound, StoreError, StoreUnavailable
+from perdure.errors import NameNotFound, StoreError, StoreUnavailable, UsageError
 from perdure.stores import Store, open_store
 from perdure.stores.retrying import RetryingStore
 
@@ -139,3 +141,49 @@ def test_ranges_are_read_where_a_server_does_not_say_so(poor_server: ObjectServe
     assert store.get("config", 0, 1) == b"c"
     with pytest.raises(StoreError, match="before byte 1001"):
         store.get(NAME, 990, 1001)
+
+
+class _Refuses(BaseHTTPRequestHandler):
+    """Answers as Azure's servers do: with a code and a text."""
+
+    answer = (404, "ContainerNotFound")
+
+    def do_GET(self) -> None:
+        status, code = self.answer
+        body = f'<?xml version="1.0"?><Error><Code>{code}</Code></Error>'.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (404, "ContainerNotFound", "make the container first"),
+        (403, "AuthorizationFailure", "AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_what_azure_refuses(status: int, code: str, hint: str) -> None:
+    kind = type("Answers", (_Refuses,), {"answer": (status, code)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        place = f"az://container/x?endpoint=http://127.0.0.1:{server.server_port}/me&account=me"
+        try:
+            with pytest.raises(StoreError, match=f"{status} .*{code}") as caught:
+                open_store(place, {"AZURE_STORAGE_ACCOUNT_KEY": "a2V5"}).get("config")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not isinstance(caught.value, NameNotFound | StoreUnavailable)
+    assert hint in str(caught.value.hint)
+    assert "AWS" not in str(caught.value.hint)
+
+
+def test_an_account_key_that_is_none() -> None:
+    with pytest.raises(UsageError, match="the account's key is not base64"):
+        open_store("az://container/x?account=me", {"AZURE_STORAGE_ACCOUNT_KEY": "ge heim"})

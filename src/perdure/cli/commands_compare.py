@@ -184,8 +184,12 @@ def stats(session: Session, host: str | None, tags: tuple[str, ...], source: str
 
 def _show_stats(output: Output, found: Stats, shown: set[SnapshotId], source: str | None) -> None:
     snapshots = [each for each in found.snapshots if each.id in shown]
-    names = {name for each in snapshots for name in each.sources if source in (None, name)}
-    sources = [each for each in found.sources if each.name in names]
+    names = {name for each in snapshots for name in each.sources}
+    sources = [
+        each
+        for each in found.sources
+        if each.name in names and source in (None, each.name, each.database)
+    ]
     if output.json:
         _print_stats(output, found, snapshots, sources)
         return
@@ -271,6 +275,7 @@ def _print_stats(
         "sources": [
             {
                 "name": each.name,
+                "database": each.database,
                 "snapshots": each.snapshots,
                 "restored": each.restored,
                 "stored": each.stored,

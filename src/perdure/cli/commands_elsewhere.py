@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from perdure.cli.options import reading_options, repository_options, tags
 from perdure.cli.output import Output
 from perdure.cli.password import given_password
 from perdure.cli.session import Session, now, with_session
-from perdure.errors import UsageError
+from perdure.errors import UsageError, WrongPassword
 
 if TYPE_CHECKING:
     from perdure.copy import CopyReport
@@ -168,7 +168,15 @@ def _other(
             f"no password is given for {messages.printable(place)}",
             hint="name a file with --from-password-file or PERDURE_FROM_PASSWORD_FILE, or a command",
         )
-    with session.beside(beside).reading() as repository:
+    with ExitStack() as stack:
+        try:
+            repository = stack.enter_context(session.beside(beside).reading())
+        except WrongPassword as error:
+            error.hint = (
+                "it is looked for in --from-password-file, --from-password-command and"
+                " PERDURE_FROM_PASSWORD_FILE, _COMMAND; PERDURE_FROM_PASSWORD"
+            )
+            raise
         yield repository
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,9 @@ from perdure.errors import DamageFound, UsageError
 __all__ = ["site"]
 
 if TYPE_CHECKING:
-    from perdure.dropin.recipe.listing import Dated
+    from perdure.dropin.recipe.listing import Dated, Verified
     from perdure.dropin.recipe.part import Part
+    from perdure.model import Observer
 
 _KIND = click.option(
     "--kind",
@@ -92,22 +93,20 @@ def _snapshots(session: Session, part: Part, command: str) -> list[Dated]:
 def verify(session: Session, kinds: tuple[str, ...]) -> None:
     """Recover every database to a temporary place, and look for every blob that each date has.
 
+    Of dates in a repository all that it holds is read, as perdure check --read-data does.
     Exit code 13 if any date cannot be restored whole; each is named.
     """
-    from perdure.dropin.recipe.listing import verify_backups
-
     part, bad, good = part_of(session), 0, 0
     values = []
     with session.output.observer() as observer:
-        for kind in kinds or RESTORES:
-            for each in verify_backups(part, part.places_of(RESTORES[kind]), observer):
-                values.append({"kind": kind, **asdict(each)})
-                if each.problem:
-                    bad += 1
-                    problem = f"{kind} {each.stamp} {each.storage}: {each.problem}"
-                    session.output.line(messages.printable(problem))
-                else:
-                    good += 1
+        for kind, each in _verified(session, part, kinds or tuple(RESTORES), observer):
+            values.append({"kind": kind, **asdict(each)})
+            if each.problem:
+                bad += 1
+                problem = f"{kind} {each.stamp} {each.storage}: {each.problem}"
+                session.output.line(messages.printable(problem))
+            else:
+                good += 1
     session.output.event("summary", {"good": good, "bad": bad, "dates": values})
     if not good + bad:
         places = part.places_of("restore")[-1]
@@ -121,6 +120,22 @@ def verify(session: Session, kinds: tuple[str, ...]) -> None:
             f"{messages.count(bad, 'backup')} cannot be restored whole",
             hint="the next backup is made anew and whole; what is lost is named above",
         )
+
+
+def _verified(
+    session: Session, part: Part, kinds: Sequence[str], observer: Observer
+) -> Iterator[tuple[str, Verified]]:
+    from perdure.dropin.recipe.listing import verify_backups
+
+    for kind in kinds:
+        for each in verify_backups(part, part.places_of(RESTORES[kind]), observer):
+            yield kind, each
+    if part.repository:
+        from perdure.cli.site_snapshots import verify_snapshots
+
+        made_by = {RESTORES[kind]: kind for kind in kinds}
+        for command, each in verify_snapshots(session, part, list(made_by), observer):
+            yield made_by[command], each
 
 
 @site.command(short_help="Write the scripts bin/backup, bin/restore and so on.")

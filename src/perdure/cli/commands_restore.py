@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,7 +80,7 @@ def restore(
     """
     from perdure.restore import RestoreRequest, survey
     from perdure.restore import restore as give_back
-    from perdure.restore_plan import Wanted, plan_restore
+    from perdure.restore_plan import Wanted, plan_restore, settled
     from perdure.restore_trees import plan_trees
 
     places = (target, into, home, server.address)
@@ -113,6 +113,7 @@ def restore(
     started = now()
     with session.reading() as repository, session.output.observer() as observer:
         if in_place and not dry_run:
+            request = replace(request, wanted=settled(repository, wanted))
             plans = plan_restore(repository, request.wanted, request.target)
             trees = plan_trees(repository, request.wanted, request.target)
             spoken = [*map(_planned, plans), *map(_planned_tree, trees)]

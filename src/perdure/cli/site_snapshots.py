@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from perdure.errors import BackupIncomplete, UsageError
 
 if TYPE_CHECKING:
     from perdure.cli.around import Run
+    from perdure.dropin.recipe.listing import Verified
     from perdure.dropin.recipe.part import Kind, Part
+    from perdure.model import Observer
     from perdure.repository import Repository
     from perdure.retention import Policy
     from perdure.snapshots import SnapshotInfo
@@ -150,6 +153,32 @@ def snapshots_of(repository: Repository, part: Part, command: str) -> list[Snaps
 
     source = part.storages[-1].datafs
     return list_snapshots(repository, tags=(_TAGS[command],), source=source)
+
+
+def verify_snapshots(
+    session: Session, part: Part, commands: Sequence[str], observer: Observer
+) -> Iterator[tuple[str, Verified]]:
+    """Read all that the repository of a part has, and say of each date of some commands how it fares.
+
+    Raises RepositoryDamaged where not even the list of snapshots can be read.
+    """
+    from perdure.check import ERROR, check
+    from perdure.dropin.recipe.dates import stamp_of
+    from perdure.dropin.recipe.listing import Verified
+    from perdure.model import Subset
+
+    with in_repository(session, part).reading() as repository:
+        report = check(repository, read_data=Subset(), observer=observer)
+        lost: dict[str, list[str]] = {}
+        for finding in report.findings:
+            for name in finding.snapshots if finding.severity == ERROR else ():
+                lost.setdefault(name, []).extend(finding.lost)
+        for command in commands:
+            for info in snapshots_of(repository, part, command):
+                problem = "; ".join(lost[info.id]) if info.id in lost else None
+                for each in info.sources:
+                    stamp = stamp_of(info.time)
+                    yield command, Verified(each.database, stamp, each.blobs or 0, problem)
 
 
 def _newest(

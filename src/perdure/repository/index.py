@@ -65,6 +65,11 @@ class Index:
             yield from run.locations()
         yield from self._added.values()
 
+    def packfiles(self) -> set[bytes]:
+        """Give the ids of all packfiles that chunks lie in."""
+        added = {location.packfile for location in self._added.values()}
+        return added.union(*(run.packfiles() for run in self._runs))
+
     @property
     def files(self) -> frozenset[str]:
         """The ids of the index files that it was made of, and of those written since."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -18,6 +19,8 @@ from perdure.stores import Store
 
 SPAN = 8 << 20
 """Neighbouring chunks are read together up to this many bytes, sealed or as content."""
+_WINDOW = 24 << 20
+"""Bytes of content that are looked ahead for neighbours in a store that is far."""
 
 
 def packfile_name(packfile: bytes) -> str:
@@ -150,18 +153,76 @@ class ChunkReader:
                 # One of them is damaged here: each by itself, from wherever it is whole.
                 return [load(kind, place.entry.id) for place in span.locations]
 
-        spans = _spans((find(kind, chunk_id)[0] for chunk_id in ids), self._gap)
-        for contents in pool.in_order(read, ((span.size, span) for span in spans)):
+        places = (find(kind, chunk_id)[0] for chunk_id in ids)
+        if self._gap:
+            yield from _rearranged(read, places, self._gap, pool)
+            return
+        for contents in pool.in_order(read, ((span.size, span) for span in _spans(places, 0))):
             yield from contents
 
 
-def _spans(locations: Iterable[Location], most_between: int) -> Iterator[Span]:
+def _rearranged(
+    read: Callable[[Span], list[bytes]], places: Iterable[Location], gap: int, pool: Pool
+) -> Iterator[bytes]:
+    """Give chunks in order, but read them, a window ahead, in the order in which they lie.
+
+    Chunks of one file lie in a packfile in the order in which they were sealed, which is about that of
+    the file, no more: for a store that is far each step back would be one more request.
+    """
+    windows: deque[tuple[list[ChunkId], int]] = deque()
+
+    def spans() -> Iterator[tuple[int, Span]]:
+        for window in _windows(places):
+            found = _spans_of(window, gap)
+            windows.append(([place.entry.id for place in window], len(found)))
+            yield from ((span.size, span) for span in found)
+
+    def named(span: Span) -> Iterator[tuple[ChunkId, bytes]]:
+        return zip((place.entry.id for place in span.locations), read(span), strict=True)
+
+    contents = pool.in_order(named, spans())
+    for found in contents:
+        ids, count = windows.popleft()
+        held, given = dict(found), 0
+        for _ in range(1, count):
+            while ids[given] in held:
+                yield held[ids[given]]
+                given += 1
+            held.update(next(contents))
+        yield from (held[chunk] for chunk in ids[given:])
+
+
+def _windows(places: Iterable[Location]) -> Iterator[list[Location]]:
+    window: list[Location] = []
+    size = 0
+    for place in places:
+        window.append(place)
+        size += max(place.entry.size, place.entry.length)
+        if size >= _WINDOW:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _spans_of(window: Sequence[Location], gap: int) -> list[Span]:
+    """Give what to read for a window, what is needed first at the beginning."""
+    needed: dict[bytes, int] = {}
+    for number, place in enumerate(window):
+        needed.setdefault(place.entry.id, number)
+    lying = {(place.packfile, place.entry.offset): place for place in window}
+    found = _spans((lying[key] for key in sorted(lying)), gap)
+    return sorted(found, key=lambda span: min(needed[each.entry.id] for each in span.locations))
+
+
+def _spans(places: Iterable[Location], gap: int) -> Iterator[Span]:
+    """Join places that follow each other with at most ``gap`` bytes between them."""
     current: list[Location] = []
     size = 0
-    for location in locations:
+    for location in places:
         between = _between(current[-1], location) if current else 0
         grown = size + max(between, 0) + max(location.entry.size, location.entry.length)
-        if current and (not 0 <= between <= most_between or grown > SPAN):
+        if current and (not 0 <= between <= gap or grown > SPAN):
             yield Span(current)
             current, grown = [], max(location.entry.size, location.entry.length)
         current.append(location)

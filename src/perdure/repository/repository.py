@@ -36,13 +36,13 @@ from perdure.repository.snapshots import Snapshots
 from perdure.repository.unfinished import Unfinished
 from perdure.repository.writer import Writer
 from perdure.stores import LeavesBehind, Store
-from perdure.stores.copies import CopyingStore
+from perdure.stores.copies import CopyingStore, remove_abandoned
 
 CONFIG = "config"
 _STILL_WRITING = timedelta(days=1)
 """No file is written for so long: what is older and not finished is of a process that was killed."""
-
-
+_AFRESH = "afresh-"
+"""How folders of the cache begin that have copies for one run alone."""
 _RATHER_READ = 256 << 10
 """Bytes that are read from a store that is far rather than asked around by one more request."""
 
@@ -160,6 +160,8 @@ class Repository:
             self._pool = None
         if self._copies:
             self._copies.tidy()
+        if self._copies and self._cache:
+            remove_abandoned(self._cache, _AFRESH, self.clock() - _STILL_WRITING)
         if self._afresh:
             self._afresh.clear()
             self._afresh = None
@@ -237,7 +239,7 @@ class Repository:
         """
         if self._copies and self._cache:
             if self._afresh is None:
-                folder = self._cache / f"afresh-{os.urandom(8).hex()}"
+                folder = self._cache / f"{_AFRESH}{os.urandom(8).hex()}"
                 self._afresh = CopyingStore(self.store, folder, self.clock())
             with suppress(RepositoryDamaged, NameNotFound):
                 self._afresh.fetch(packfile_name(places[0].packfile))
@@ -267,6 +269,10 @@ class Repository:
     def snapshots(self) -> list[tuple[SnapshotId, Snapshot]]:
         """Give all snapshots, oldest first. Raises RepositoryDamaged, StoreError."""
         return self._snapshots.all()
+
+    def damaged_snapshots(self) -> list[SnapshotId]:
+        """Give the ids of snapshots whose own files cannot be read. Raises StoreError."""
+        return self._snapshots.damaged()
 
     def find_snapshot(self, wanted: str) -> tuple[SnapshotId, Snapshot]:
         """Give the snapshot of a unique id prefix, or the ``latest``. Raises UsageError."""

@@ -137,6 +137,11 @@ class Run:
         """Give every place of every chunk."""
         return map(_location, self._slices())
 
+    def packfiles(self) -> set[bytes]:
+        """Give the ids of all packfiles that are named."""
+        records, first = self._records, self._start + _KEY_SIZE
+        return {records[at : at + _ID_SIZE] for at in range(first, len(records), _SIZE)}
+
     def _slices(self) -> list[bytes]:
         ends = range(self._start + _SIZE, len(self._records) + 1, _SIZE)
         return [self._records[end - _SIZE : end] for end in ends]

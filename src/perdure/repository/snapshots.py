@@ -14,13 +14,17 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.errors import NameNotFound, UsageError
+from perdure.errors import NameNotFound, RepositoryDamaged, UsageError
 from perdure.formats.snapshot import Snapshot
 from perdure.model import SnapshotId
 from perdure.repository.sealed import SealedFiles
 
 FOLDER = "snapshots"
 _DIGEST_SIZE = 32
+_HINT = (
+    "other snapshots can be restored by their ids; perdure repair snapshots --forget drops what cannot be"
+    " read from the list"
+)
 
 
 class Snapshots:
@@ -41,6 +45,18 @@ class Snapshots:
         if documents.keys() != known.keys():
             self._keep(documents)
         return sorted(found, key=lambda pair: (pair[1].moment, pair[0]))
+
+    def damaged(self) -> list[SnapshotId]:
+        """Give the ids of snapshots whose own files cannot be read. Raises StoreError."""
+        found = []
+        for name, _ in self._files.list(FOLDER):
+            try:
+                self.load(name)
+            except NameNotFound:  # forgotten meanwhile
+                continue
+            except RepositoryDamaged:
+                found.append(SnapshotId(name))
+        return found
 
     def find(self, wanted: str) -> tuple[SnapshotId, Snapshot]:
         """Give the snapshot of a unique id prefix, or the ``latest``. Raises UsageError."""
@@ -74,7 +90,10 @@ class Snapshots:
         self._files.delete(FOLDER, name)
 
     def _document(self, name: str) -> bytes:
-        return self._files.load(FOLDER, name)
+        try:
+            return self._files.load(FOLDER, name)
+        except RepositoryDamaged as error:
+            raise RepositoryDamaged(str(error), hint=_HINT) from None
 
     def _decode(self, name: str, text: str) -> Snapshot:
         return Snapshot.decode(text.encode(), self._files.where(FOLDER, name))

@@ -9,6 +9,7 @@ to, there are no copies. What was not read for a month is removed.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -122,6 +123,14 @@ class CopyingStore:
             temporary = self._folder / f"tmp-{os.urandom(8).hex()}"
             temporary.write_bytes(data)
             temporary.replace(self._folder / file)
+
+
+def remove_abandoned(cache: Path, beginning: str, older: datetime) -> None:
+    """Remove folders of copies to which nothing was added since: their process was killed."""
+    with suppress(OSError):
+        for folder in cache.glob(f"{beginning}*"):
+            if folder.stat().st_mtime < older.timestamp():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _whole(name: str) -> str:

@@ -6,6 +6,9 @@ environment says of a container's or a web identity's role; else the role of the
 machines learn from their metadata service. Google: ``GOOGLE_APPLICATION_CREDENTIALS``, or what ``gcloud``
 keeps, or the machine's. Azure: ``AZURE_STORAGE_ACCOUNT_NAME`` and ``_KEY`` or ``AZURE_STORAGE_SAS_TOKEN``;
 restic's names ``AZURE_ACCOUNT_NAME``, ``AZURE_ACCOUNT_KEY`` and ``AZURE_ACCOUNT_SAS`` are read, too.
+
+Whom one believes to be the server: the system's certificates, and those in the file that ``AWS_CA_BUNDLE``
+names (S3; ``ca_bundle`` in a profile), or ``RESTIC_CACERT``.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _FIRST_REGION = "us-east-1"  # what servers that have no regions call theirs
 
 def s3_settings(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
     """Give obstore's settings for a place. Raises UsageError where there are no credentials."""
-    profile = {} if environment.get("AWS_ACCESS_KEY_ID") else _profile(environment)
+    profile = _profile(environment)
     key = environment.get("AWS_ACCESS_KEY_ID") or profile.get("aws_access_key_id")
     settings = {
         "region": place.region
@@ -52,6 +55,27 @@ def s3_settings(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
     if not (key or asks_machine or any(environment.get(role) for role in _ROLES)):
         raise _nobody(place, "no credentials are given", "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
     return {name: value for name, value in settings.items() if value}
+
+
+def certificates(place: Place, environment: Mapping[str, str]) -> bytes | None:
+    """Give certificates, as PEM, that are trusted beside the system's. Raises UsageError."""
+    named = None
+    if place.scheme == "s3":
+        named = environment.get("AWS_CA_BUNDLE") or _profile(environment).get("ca_bundle")
+    named = named or environment.get("RESTIC_CACERT")
+    if not named:
+        return None
+    try:
+        with Path(named).expanduser().open("rb") as file:
+            found = file.read(_LONGEST)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the certificates in {named}: {error.strerror}",
+            hint="AWS_CA_BUNDLE, ca_bundle in ~/.aws/config, or RESTIC_CACERT names the file",
+        ) from error
+    if b"-----BEGIN CERTIFICATE-----" not in found:
+        raise UsageError(f"{named} has no certificates", hint="such a file is PEM: text")
+    return found
 
 
 def gs_settings(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
@@ -81,7 +105,12 @@ def az_settings(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _profile(environment: Mapping[str, str]) -> dict[str, str]:
-    """Read the profile of the files in ~/.aws. Raises UsageError for a named one that is not there."""
+    """Read the profile of the files in ~/.aws, unless the environment has keys.
+
+    Raises UsageError for a named one that is not there.
+    """
+    if environment.get("AWS_ACCESS_KEY_ID"):
+        return {}
     name = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE")
     home = Path(environment.get("HOME") or "/") / ".aws"
     config = Path(environment.get("AWS_CONFIG_FILE") or home / "config")

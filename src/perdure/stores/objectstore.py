@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import NameNotFound, StoreError, StoreUnavailable, UsageError
-from perdure.stores.credentials import az_settings, gs_settings, s3_settings
+from perdure.stores.credentials import az_settings, certificates, gs_settings, s3_settings
 from perdure.stores.places import Place
 from perdure.stores.wrappers import PAGE
 
@@ -28,13 +28,18 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509}
 _TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted"}
 _STATUS = re.compile(r"status code: (\d{3})([A-Za-z -]*)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
-_TOLD = re.compile(
-    r'message: "([^"\n]{1,120})"|error: "([^"\n]{1,120})"|(invalid peer certificate: \w{1,40})'
-)
+_TOLD = re.compile(r'message: "([^"\n]{1,120})"|error: "([^"\n]{1,120})"')
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w{1,40})")
 _METADATA = "169.254.169.254"
 """Where Amazon's machines ask which role they have."""
+_NO_KEY = "Invalid Access Key"
 _NO_RANGES = "non-partial response"
-_KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws/credentials"
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws/credentials",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, and _KEY or AZURE_STORAGE_SAS_TOKEN",
+}
+_KEYS = f"check {_CREDENTIALS['s3']}"
 _HINTS = {
     "SignatureDoesNotMatch": f"the secret key does not belong to the access key; {_KEYS}",
     "InvalidAccessKeyId": f"the server does not know the access key; {_KEYS}",
@@ -42,15 +47,18 @@ _HINTS = {
     "ExpiredToken": "the credentials have expired; get new ones",
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
     "NoSuchBucket": "make the bucket first (Perdure makes none), or correct its name",
+    "ContainerNotFound": "make the container first (Perdure makes none), or correct its name",
     "AuthorizationHeaderMalformed": "the bucket is in another region; add region=... to the location",
     "PermanentRedirect": "the bucket is elsewhere; add region=... or another endpoint=... to the location",
     "QuotaExceeded": "make room there; what was stored before is whole",
     "XMinioStorageFull": "make room there; what was stored before is whole",
 }
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _FORBIDDEN = (
     "the credentials lack the right to do this there; reading needs Get and List, a backup Put and"
+    " Delete (of locks). Or they are wrong: check"
 )
-_FORBIDDEN += f" Delete (of locks). Or they are wrong: {_KEYS}"
+_UNTRUSTED = "name a file with the certificate of its authority in AWS_CA_BUNDLE or RESTIC_CACERT"
 _UNREACHABLE = "is the endpoint right, and can this machine reach it?"
 
 
@@ -137,7 +145,7 @@ class ObjectStore:
         try:
             yield
         except FileNotFoundError as error:
-            if bucket_only or "NoSuchBucket" in str(error):
+            if bucket_only or any(code in str(error) for code in _NO_BUCKET):
                 raise self._failure(verb, name, error) from None
             message = f"cannot {verb} {name} in {self._location}: there is no such object"
             raise NameNotFound(message) from None
@@ -153,13 +161,19 @@ class ObjectStore:
             return StoreError(
                 f"{what}: no credentials are given, and this machine has no role", hint=_KEYS
             )
+        refused = _CERTIFICATE.search(text)
+        if status is None and refused:
+            why = f"the server's certificate is not accepted: {refused[1]}"
+            return StoreError(f"{what}: {why}", hint=_UNTRUSTED)
         if status is None:
             return StoreUnavailable(f"{what}: {_reason(text)}", hint=_UNREACHABLE)
         number, named = int(status[1]), code[1] if code else ""
         if number == 404 and not named:
             named = "NoSuchBucket"
         answer = f"{number}{status[2].rstrip()}{f' ({named})' if named else ''}"
-        hint = _HINTS.get(named) or (_FORBIDDEN if number in {401, 403} else None)
+        hint = _HINTS.get(named)
+        if number in {401, 403} and not hint:
+            hint = f"{_FORBIDDEN} {_CREDENTIALS[self._location.partition(':')[0]]}"
         kind = StoreError
         if number in _TRANSIENT or named in _TRANSIENT_CODES:
             kind = StoreUnavailable
@@ -170,7 +184,7 @@ def _reason(text: str) -> str:
     """Find out of what the library says why there was no answer."""
     told = _TOLD.search(text)
     if told:
-        return (told[1] or told[2] or told[3]).lower()
+        return (told[1] or told[2]).lower()
     if "kind: Timeout" in text or "TimedOut" in text:
         return "no answer came in time"
     return "the connection broke" if "HttpError" in text else _shortened(text)
@@ -183,6 +197,8 @@ def open_object_store(place: Place, environment: Mapping[str, str]) -> ObjectSto
     try:
         return ObjectStore(_CLIENTS[place.scheme](place, environment), str(place))
     except (BaseError, ValueError) as error:
+        if _NO_KEY in str(error):  # the rest of it tells which character of the secret is wrong
+            raise UsageError(f"{place} cannot be opened: the account's key is not base64") from None
         raise UsageError(f"{place} cannot be opened: {_shortened(str(error))}") from None
 
 
@@ -192,21 +208,25 @@ def _s3(place: Place, environment: Mapping[str, str]) -> Client:
     settings: Any = s3_settings(place, environment)
     endpoint = settings.get("endpoint", "")
     settings |= {"virtual_hosted_style_request": False, "disable_bulk_delete": True}
-    return S3Store(place.bucket, config=settings, **_shared(place, endpoint))
+    return S3Store(place.bucket, config=settings, **_shared(place, environment, endpoint))
 
 
 def _gs(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import GCSStore
 
     settings: Any = gs_settings(place, environment)
-    return GCSStore(place.bucket, config=settings, **_shared(place, settings.get("base_url", "")))
+    return GCSStore(
+        place.bucket, config=settings, **_shared(place, environment, settings.get("base_url", ""))
+    )
 
 
 def _az(place: Place, environment: Mapping[str, str]) -> Client:
     from obstore.store import AzureStore
 
     settings: Any = az_settings(place, environment)
-    return AzureStore(place.bucket, config=settings, **_shared(place, settings.get("endpoint", "")))
+    return AzureStore(
+        place.bucket, config=settings, **_shared(place, environment, settings.get("endpoint", ""))
+    )
 
 
 _CLIENTS: dict[str, Callable[[Place, Mapping[str, str]], Client]] = {
@@ -216,14 +236,18 @@ _CLIENTS: dict[str, Callable[[Place, Mapping[str, str]], Client]] = {
 }
 
 
-def _shared(place: Place, endpoint: str) -> dict[str, Any]:
+def _shared(place: Place, environment: Mapping[str, str], endpoint: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "allow_http": endpoint.startswith("http://"),
+        "timeout": f"{int(place.timeout * 1000)}ms",
+        "connect_timeout": f"{int(min(place.timeout, 20) * 1000)}ms",
+    }
+    trusted = certificates(place, environment)
+    if trusted:
+        options["root_certificate"] = trusted
     return {
         "prefix": place.prefix or None,
-        "client_options": {
-            "allow_http": endpoint.startswith("http://"),
-            "timeout": f"{int(place.timeout * 1000)}ms",
-            "connect_timeout": f"{int(min(place.timeout, 20) * 1000)}ms",
-        },
+        "client_options": options,
         "retry_config": {"max_retries": 0},
     }
 

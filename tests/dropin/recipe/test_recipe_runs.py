@@ -584,3 +584,9 @@ def test_into_a_repository_and_back(
     run("restore", "-n", stamp)
     assert site.state() == files
     run("snapshotbackup")
+    told = json.loads(run("verify", "--json").out)
+    assert (told["good"], told["bad"]) == (3, 0)
+    payload = max((repository / "data").glob("*/*"), key=lambda path: path.stat().st_size)
+    payload.chmod(0o600)
+    payload.write_bytes(b"")
+    run("verify", code=13)
