@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_databases_and_globals(
     script = (tmp_path / "files" / "globals.sql").read_text()
     assert "CREATE ROLE" in script
     new = f"{shop} before"
-    program("restore", first["snapshot_id"], "--source", shop, "--into-postgresql", new)
+    given = ["restore", first["snapshot_id"], "--source", shop, "--into-postgresql", new]
+    assert new in program(*given, "--dry-run").out
+    assert new in program(*given).out
     assert sql(new, "select count(*) from goods") == "20000"
     assert sql(new, "select string_agg(n::text, ' ') from orders") == "1 2"
     sql(new, "drop table orders")
@@ -71,7 +74,12 @@ def test_databases_and_globals(
     assert sql(new, "select string_agg(n::text, ' ') from orders") == "1 2 3"
     again_there = program("restore", "--source", shop, "--into-postgresql", new, code=2)
     assert "already" in again_there.err
+    there = program(
+        *("restore", "--source", shop, "--into-postgresql", new, "--table", "orders"), code=14
+    )
+    assert "rename or drop" in there.err
     program("restore", "--source", shop, "--in-place", "--yes", code=2)
+    assert program("diff", first["snapshot_id"], "latest").out.count("orders") == 0
     program("check", "--read-data")
 
 
@@ -299,4 +307,25 @@ def test_what_the_page_says(
     assert sql(shop, "select count(*) from orders") == "2"
     files = {path.name for path in (tmp_path / "files").iterdir()}
     assert files >= {f"{shop}.postgresql", "globals.sql"}
+    program("check", "--read-data")
+
+
+def test_beside_the_root_of_the_file_system(
+    program: Program,
+    repository: Path,
+    shop: str,
+    tmp_path: Path,
+) -> None:
+    """The dump stands among the names of the root, and is not restored as one of its files."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("x")
+    way = [*reversed(tmp_path.parents), tmp_path, tmp_path / "tree"]
+    options = ["--tree", "/", "--postgresql", shop]
+    for folder, inner in pairwise(way):
+        options += ["--exclude", f"{folder}/*", "--exclude", f"!{inner}"]
+    program("backup", *options)
+    program("restore", "--source", "/", "--to", "out")
+    [root] = (tmp_path / "out").iterdir()
+    assert [path.name for path in root.iterdir()] == [way[1].name]
+    assert (root / str(tmp_path).strip("/") / "tree/file").read_text() == "x"
     program("check", "--read-data")

@@ -99,8 +99,9 @@ def restore(
         _copy(session, wanted, into, dry_run)
         return
     if server.address is not None:
+        started = now()
         restored = [server.restore(session, wanted, dry_run=dry_run)]
-        show_restored(session.output, restored, dry_run, 0)
+        show_restored(session.output, restored, dry_run, (now() - started).total_seconds())
         return
     if target and not dry_run:
         force = force or _may_fill(session.output, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -103,10 +104,12 @@ class Server:
             request = RestoreRequest(scratch, wanted, force=True)
             if dry_run:
                 only = replace(wanted, source=plan_postgresql(repository, request).record.name)
-                return survey(repository, replace(request, wanted=only), observer)[0]
-            return restore_into_postgresql(
-                repository, request, address, self.tables, observer, owners=self.owners
-            )
+                [restored] = survey(repository, replace(request, wanted=only), observer)
+            else:
+                restored = restore_into_postgresql(
+                    repository, request, address, self.tables, observer, owners=self.owners
+                )
+        return replace(restored, files=(Path(str(address)),))
 
 
 def server_options(command: Command) -> Command:

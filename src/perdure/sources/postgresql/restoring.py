@@ -95,6 +95,8 @@ def _restore(dump: Path, address: Address, options: Sequence[str], *, owners: bo
             f"restoring {address}",
         )
     except PerdureError as error:
-        if "role" in str(error) and owners:
+        if "already exists" in str(error):
+            error.hint = "rename or drop what is there; nothing is restored over it"
+        elif "role" in str(error) and owners:
             error.hint = "restore the globals first (psql -f globals.sql), or say --no-owner"
         raise
