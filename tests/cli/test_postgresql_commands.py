@@ -195,6 +195,19 @@ def test_what_a_killed_run_left_is_removed(
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     program("backup", "--postgresql", shop)
     assert not list(scratch.glob(SCRATCH))
+
+    with monkeypatch.context() as patched:
+        new = f"{shop}_half"
+        script = 'echo "$@" | grep -q perdure-restoring && kill -9 $PPID; exec $real "$@"'
+        stand_in(tmp_path / "bin", "pg_restore", script, patched)
+        command = [sys.executable, "-m", "perdure", "restore", "--into-postgresql", new]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    names = sql("postgres", "select datname from pg_database").splitlines()
+    assert sum(name.startswith("perdure-restoring-") for name in names) == 1
+    assert new not in names
+    program("restore", "--into-postgresql", new)
+    assert sql(new, "select count(*) from goods") == "20000"
+    assert not list(scratch.glob(SCRATCH))
     assert len(program("snapshots", "--json").events[0]) == 1
     program("check", "--read-data")
 
@@ -249,8 +262,15 @@ def test_all_databases_whatever_they_are_called(
     for name in odd:
         subprocess.run(["createdb", "--", name], check=True)
         sql(name, "create table t as select 7 as n")
+    script = f'ls -d "$TMPDIR"/{SCRATCH}/scratch/postgresql >>{tmp_path}/dumps; exec $real "$@"'
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    stand_in(tmp_path / "bin", "pg_dump", script, monkeypatch)
     try:
         done = program("backup", "--json", "--postgresql-all").summary
+        assert (tmp_path / "dumps").read_text() == "", "one dump at a time"
         names = {source["name"] for source in done["sources"]}
         assert names >= {f"postgresql:{name}" for name in (shop, "postgres", *odd)}
         for name in odd[:2]:

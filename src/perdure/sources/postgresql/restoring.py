@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 
 from perdure.errors import PerdureError, UsageError
 from perdure.formats.manifest import ServerRecord
@@ -18,6 +19,7 @@ def restore_database(
 ) -> None:
     """Make a new database out of a dump; a database that could not be filled is dropped again.
 
+    It gets its name when it is complete; a restore that is killed leaves one named perdure-restoring-.
     ``server`` says how the database was made that was dumped. With ``owners`` objects belong to whom they
     belonged, who must be there. Raises UsageError when there is a database of that name, SourceUnusable when
     a program fails.
@@ -34,13 +36,22 @@ def restore_database(
     made += [f"--lc-ctype={server.ctype}", "--template=template0", "--no-password"]
     maintenance = f"--maintenance-db={there.conninfo()}"
     what = f"the new database {address}"
-    run_program(["createdb", *made, maintenance, "--", address.database], what)
+    unfinished = address.of(f"perdure-restoring-{token_hex(8)}")
+    run_program(["createdb", *made, maintenance, "--", unfinished.database], what)
     try:
-        _restore(dump, address, [f"--jobs={jobs}"], owners=owners)
+        _restore(dump, unfinished, [f"--jobs={jobs}"], owners=owners)
+        names = f"{_identifier(unfinished.database)} rename to {_identifier(address.database)}"
+        renaming = ["psql", "--no-psqlrc", "--quiet", "--no-password", target(there)]
+        run_program([*renaming, "--command", f"alter database {names}"], what)
     except BaseException:
         options = ["--if-exists", "--no-password", maintenance]
-        run_program(["dropdb", *options, "--", address.database], what)
+        run_program(["dropdb", *options, "--", unfinished.database], what)
         raise
+
+
+def _identifier(name: str) -> str:
+    quoted = name.replace('"', '""')
+    return f'"{quoted}"'
 
 
 def restore_tables(
