@@ -142,9 +142,10 @@ def names_below(folder: Path) -> Sequence[str]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> BtwSite:
-    """A machine whose bucket nobody answers for."""
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BtwSite:
+    """A machine whose bucket nobody answers for; it is asked once, in this process."""
     _needs_bzip2()
+    monkeypatch.setattr("perdure.dropin.btw.bucket._RETRIES", 0)
     return BtwSite(tmp_path)
 
 

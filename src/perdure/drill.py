@@ -8,18 +8,15 @@ to make the objects with the site's own code. The scratch folder is removed in t
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import mkdtemp
 
 import msgspec
 import numpy as np
@@ -32,9 +29,10 @@ from perdure.repository import Repository
 from perdure.restore import Restored, RestoreRequest, restore, survey
 from perdure.restore_plan import Planned, Wanted, foreign, plan_restore, settled
 from perdure.restore_trees import PlannedTree, plan_trees
+from perdure.sources.scratch import scratch_folder
 
 PASSED, FAILED = "passed", "failed"
-_PREFIX, _LOCK = "perdure-drill-", "in-use"
+_PREFIX = "perdure-drill-"
 _PATIENCE = 3600
 """Seconds that the process may take to load the sample."""
 _BLOCK = 4096
@@ -127,7 +125,7 @@ def drill(
                 "there is nothing to rehearse with: no source of the snapshot was read"
             )
         report = _new_report(plans, trees, clock())
-        _check_room(plans, trees, scratch)
+        _check_room(plans, trees, request.scratch)
         steps = _Steps(repository, request, plans, scratch, report, observer)
         for name, step in (
             ("restore", steps.restore),
@@ -182,7 +180,7 @@ def _check_room(plans: Sequence[Planned], trees: Sequence[PlannedTree], scratch:
     free = status.f_bavail * status.f_frsize
     if needed > free:
         raise StoreError(
-            f"{scratch.parent} has {free} bytes free, and the drill may need {needed}",
+            f"{scratch} has {free} bytes free, and the drill may need {needed}",
             hint="name a folder on a larger disk with --scratch, or rehearse one source with --source",
         )
 
@@ -323,35 +321,12 @@ def _sample(objects: Objects, count: int) -> list[tuple[str, str]]:
 @contextmanager
 def _scratch_below(folder: Path) -> Iterator[Path]:
     """Give a folder that is removed in the end; those that killed drills left are removed now."""
-    try:
-        _sweep(folder)
-        scratch = Path(mkdtemp(prefix=_PREFIX, dir=folder))
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or folder} cannot be written to: {error.strerror}",
-            hint="name another folder with --scratch",
-        ) from error
-    try:
-        with open(scratch / _LOCK, "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield scratch
-    finally:
-        _remove(scratch)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, also what its modes keep its owner from."""
-    for place, folders, _ in os.walk(folder):
-        for name in folders:
-            path = Path(place, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder)
-
-
-def _sweep(folder: Path) -> None:
-    for left in folder.glob(f"{_PREFIX}*/{_LOCK}"):
-        with suppress(OSError), open(left, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock.fileno()).st_uid == os.geteuid():
-                _remove(left.parent)
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(scratch_folder(folder, _PREFIX))
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or folder} cannot be written to: {error.strerror}",
+                hint="name another folder with --scratch",
+            ) from error
+        yield scratch

@@ -69,7 +69,10 @@ def read_sources(
         cuts = [stack.enter_context(closing(_Cuts(job))) for job in jobs]
         for each in cuts:
             try:
-                kept += reader.read(each)
+                read = reader.read(each)
+                if all(isinstance(done, KeptTree) for done in read):
+                    each.close()  # dumps need their room no longer
+                kept += read
             except (SourceUnusable, SourceDamaged) as error:
                 each.close()
                 failures.append((each.job, error))

@@ -17,6 +17,7 @@ from perdure.history.folders import Folder, folder_node
 from perdure.history.in_repository import RepositoryHistory
 from perdure.model import ChunkId, ChunkKind, SnapshotId, Tid
 from perdure.repository import Repository
+from perdure.sources import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,9 @@ def root_of(repository: Repository, snapshot: Snapshot) -> Folder:
 def history_of(
     repository: Repository, snapshot: Snapshot, record: SourceRecord
 ) -> RepositoryHistory:
-    """Give the history of a source of a snapshot."""
+    """Give the history of a source of a snapshot; an empty one for files."""
+    if record.files is not None:
+        return RepositoryHistory(repository, Folder(repository, PurePosixPath("/"), None))
     return RepositoryHistory(repository, root_of(repository, snapshot).folder(record.tree))
 
 
@@ -157,7 +160,8 @@ def tree_in(
 def own_names(known: Manifest) -> frozenset[str]:
     """Give the names at the root of a snapshot that are Perdure's own: what is no file tree's."""
     blobs = (record.blobs.tree for record in known.histories if record.blobs)
-    return frozenset((manifest.NAME, *(record.tree for record in known.histories), *blobs))
+    made = (record.tree for record in known.sources if record.kind != files.KIND)
+    return frozenset((manifest.NAME, *made, *blobs))
 
 
 def top_of(root: Folder, identity: ChunkId, path: str) -> Node:

@@ -22,8 +22,11 @@ MATCHES = [
     ("a?c", "/abc"),
     ("a[b-d]c", "/acc"),
     ("a[^b]c", "/acc"),
-    ("a[!b]c", "/acc"),
-    ("a[]]c", "/a]c"),
+    ("a[!b]c", "/a!c"),
+    ("a[!b]c", "/abc"),
+    ("a[\\]\\-x]c", "/a]c"),
+    ("a[\\w&&|~]c", "/a&c"),
+    ("a[\\w&&|~]c", "/awc"),
     ("a\\*c", "/a*c"),
     ("/srv/", "/srv"),
     ("./x", "/srv/x"),
@@ -39,6 +42,7 @@ MATCHES_NOT = [
     ("www/cache", "/srv/www/x/cache"),
     ("a?c", "/a/c"),
     ("a[^b]c", "/a/c"),
+    ("a[!b]c", "/acc"),
     ("a\\*c", "/abc"),
     ("a.c", "/abc"),
     ("*.LOG", "/a.log"),
@@ -67,7 +71,9 @@ def test_what_was_left_out_is_taken_back() -> None:
     assert not leaves_out("/b.log", "!b.log")
 
 
-@pytest.mark.parametrize("pattern", ["", "/", "!", "a[b", "[z-a]"])
+@pytest.mark.parametrize(
+    "pattern", ["", "/", "!", "a[b", "[z-a]", "a[]]c", "[-a]", "[a-]", "a\\", "[a\\]", "[]"]
+)
 def test_no_pattern(pattern: str) -> None:
     with pytest.raises(UsageError):
         leaves_out("/a", pattern)

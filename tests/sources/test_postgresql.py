@@ -173,8 +173,32 @@ def test_what_is_restored(postgresql: PostgreSQL, tmp_path: Path) -> None:  # no
     sql(new, 'drop table "odd Table"; drop table a')
     restore_tables(tmp_path / "dump", new, ["odd Table"])
     assert sql(new, 'select x from "odd Table"') == "\\x00ff"
-    with pytest.raises(UsageError, match="no table"):
-        restore_tables(tmp_path / "dump", new, ["Table"])
+    for name in ("Table", "odd", "public", "DATA", "a_pkey", "*", "public.odd"):
+        with pytest.raises(UsageError, match="no table"):
+            restore_tables(tmp_path / "dump", new, [name])
+
+
+@pytest.mark.slow
+def test_tables_of_one_name(postgresql: PostgreSQL, tmp_path: Path) -> None:  # noqa: F811
+    address = address_of(postgresql)
+    sql(
+        address,
+        "create schema other; create table t as select 1 n; create table other.t as select 2 n;"
+        ' create table "a.b" as select 3 n; create view v as select 4 n;'
+        " create table parts (n int) partition by list (n)",
+    )
+    with open_session(address) as session:
+        session.dump(tmp_path / "dump")
+    new = address_of(postgresql)
+    with pytest.raises(UsageError, match="2 tables t"):
+        restore_tables(tmp_path / "dump", new, ["t"])
+    with pytest.raises(UsageError, match="no table v"):
+        restore_tables(tmp_path / "dump", new, ["a.b", "v"])
+    assert sql(new, "select count(*) from pg_tables where schemaname = 'public'") == "0"
+    sql(new, "create schema other")
+    restore_tables(tmp_path / "dump", new, ["other.t", "a.b", "parts", "other.t"])
+    assert sql(new, 'select * from other.t union select * from "a.b" order by 1') == "2\n3"
+    assert sql(new, "select count(*) from pg_tables where schemaname = 'public'") == "2"
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
@@ -46,6 +45,7 @@ def import_site(
     restored again and compared before the next one. What was imported before is not imported again.
     """
     from perdure.dropin.recipe.importing import TAG, ImportRequest, import_runs, runs_of
+    from perdure.sources.scratch import scratch_folder
 
     part = load_part(session, part_file, folder)
     if not part.databases:
@@ -64,11 +64,11 @@ def import_site(
     request = backup_request(tags=(kind, TAG))
     failed, done = 0, 0
     with (
-        TemporaryDirectory(prefix="perdure-") as scratch,
+        scratch_folder() as scratch,
         session.writing() as (repository, lock),
         session.output.observer() as observer,
     ):
-        wanted = ImportRequest(part, places, stamps, request, Path(scratch))
+        wanted = ImportRequest(part, places, stamps, request, scratch)
         for each in import_runs(wanted, repository, lock, observer):
             failed += each.problem is not None
             done += each.problem is None

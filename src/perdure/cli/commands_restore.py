@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -100,8 +99,9 @@ def restore(
         _copy(session, wanted, into, dry_run)
         return
     if server.address is not None:
+        started = now()
         restored = [server.restore(session, wanted, dry_run=dry_run)]
-        show_restored(session.output, restored, dry_run, 0)
+        show_restored(session.output, restored, dry_run, (now() - started).total_seconds())
         return
     if target and not dry_run:
         force = force or _may_fill(session.output, target)
@@ -190,15 +190,16 @@ def _copy(session: Session, wanted: Wanted, into: Path, dry_run: bool) -> None:
     """Restore into a storage of any kind, by way of a temporary folder."""
     from perdure.restore import RestoreRequest, restore_into, survey
     from perdure.sources.opening import read_text
+    from perdure.sources.scratch import scratch_folder
 
     started = now()
     zconfig = read_text(into)
     with (
-        TemporaryDirectory(prefix="perdure-") as scratch,
+        scratch_folder() as scratch,
         session.reading() as repository,
         session.output.observer() as observer,
     ):
-        request = RestoreRequest(Path(scratch), wanted, force=True)
+        request = RestoreRequest(scratch, wanted, force=True)
         if dry_run:
             show_restored(session.output, survey(repository, request, observer), dry_run, 0)
             return

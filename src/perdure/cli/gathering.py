@@ -205,7 +205,8 @@ def _unusable(section: SourceSection, error: PerdureError) -> Source:
 
     place = section.site or section.zope_conf or section.zeo_conf or section.buildout
     why = SourceUnusable(str(error), hint=error.hint)
-    return UnusableSource(section.name or str(place or section.zconfig_file), why)
+    place = place or section.zconfig_file or section.tree or section.directorystorage
+    return UnusableSource(section.name or str(place or "postgresql"), why)  # no address: a password
 
 
 def _directorystorage(

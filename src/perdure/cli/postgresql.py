@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli.options import Command, text, with_options
 from perdure.cli.session import Session
-from perdure.errors import UsageError
+from perdure.errors import SourceUnusable, UsageError
 
 if TYPE_CHECKING:
     from perdure.config.declaration import SourceSection
@@ -51,13 +50,14 @@ class Databases:
     def sources(self, name: str | None) -> Iterator[Source]:
         """Make the sources; the globals stand beside all databases of a server.
 
-        Raises UsageError, SourceUnusable.
+        A server that does not tell its databases is a source that cannot be read. Raises UsageError.
         """
         if not self:
             return
         from perdure.sources.postgresql.address import Address
         from perdure.sources.postgresql.session import databases
-        from perdure.sources.postgresql.source import DatabaseSource, GlobalsSource
+        from perdure.sources.postgresql.source import DATABASE, DatabaseSource, GlobalsSource
+        from perdure.sources.unusable import UnusableSource
 
         if name and self.servers:
             raise UsageError(
@@ -69,7 +69,12 @@ class Databases:
             yield DatabaseSource(Address.parse(address), checked)
         for server in self.servers:
             address_of = Address.parse(server)
-            for database in databases(address_of):
+            try:
+                names = databases(address_of)
+            except SourceUnusable as error:
+                yield UnusableSource(f"{DATABASE}:{address_of}*", error)
+                continue
+            for database in names:
                 yield DatabaseSource(address_of.of(database))
         for server in dict.fromkeys((*self.globals_of, *self.servers)):
             yield GlobalsSource(Address.parse(server), checked)
@@ -88,20 +93,23 @@ class Server:
         from perdure.restore import RestoreRequest, survey
         from perdure.restore_postgresql import plan_postgresql, restore_into_postgresql
         from perdure.sources.postgresql.address import Address
+        from perdure.sources.scratch import scratch_folder
 
         address = Address.parse(self.address or "")
         with (
-            TemporaryDirectory(prefix="perdure-") as scratch,
+            scratch_folder() as scratch,
             session.reading() as repository,
             session.output.observer() as observer,
         ):
-            request = RestoreRequest(Path(scratch), wanted, force=True)
+            request = RestoreRequest(scratch, wanted, force=True)
             if dry_run:
                 only = replace(wanted, source=plan_postgresql(repository, request).record.name)
-                return survey(repository, replace(request, wanted=only), observer)[0]
-            return restore_into_postgresql(
-                repository, request, address, self.tables, observer, owners=self.owners
-            )
+                [restored] = survey(repository, replace(request, wanted=only), observer)
+            else:
+                restored = restore_into_postgresql(
+                    repository, request, address, self.tables, observer, owners=self.owners
+                )
+        return replace(restored, files=(Path(str(address)),))
 
 
 def server_options(command: Command) -> Command:
@@ -128,7 +136,7 @@ def server_options(command: Command) -> Command:
         click.option(
             "--table",
             multiple=True,
-            metavar="NAME",
+            metavar="[SCHEMA.]TABLE",
             help="With it: only this table, into a database that there is.",
         ),
         click.option(

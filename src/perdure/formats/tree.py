@@ -33,9 +33,9 @@ socket 24, setuid 23, setgid 22, character device 21 (with 26), sticky 20, irreg
 
 from __future__ import annotations
 
+import functools
 import stat
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -160,6 +160,7 @@ class _WireTree(msgspec.Struct, frozen=True):
     nodes: list[Node] | None
 
 
+@functools.cache  # files have few modes among them
 def go_mode(mode: int) -> int:
     """Give the FileMode of a Unix ``st_mode``."""
     special = sum(bit for unix, bit in _SPECIAL_BITS.items() if mode & unix)
@@ -172,12 +173,14 @@ def unix_mode(mode: int) -> int:
 
 
 def _checked(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    previous = b""
     for node in nodes:
-        if node.name in ("", ".", "..") or "/" in node.name or "\0" in node.name:
-            raise ValueError(f"{node.name!r} cannot be the name of a node")
-    for first, second in pairwise(nodes):
-        if first.raw_name >= second.raw_name:
-            raise ValueError(f"node {second.name!r} must not follow {first.name!r}")
+        name, raw = node.name, node.raw_name
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f"{name!r} cannot be the name of a node")
+        if raw <= previous:
+            raise ValueError(f"node {name!r} must not follow {previous!r}")
+        previous = raw
     return nodes
 
 

@@ -138,17 +138,37 @@ def _glob(part: str) -> Iterator[str]:
         elif char == "?":
             yield "[^/]"
         elif char == "[":
-            end = part.find("]", at + 2 if part[at : at + 1] in ("^", "!") else at + 1)
-            if end < 0:
-                raise ValueError("a [ has no ]")
-            inside = part[at:end].replace("[", "\\[")
-            yield f"(?!/)[{'^' + inside[1:] if inside[:1] in ('^', '!') else inside}]"
-            at = end + 1
-        elif char == "\\" and at < len(part):
-            yield re.escape(part[at])
-            at += 1
+            found, at = _class(part, at)
+            yield found
+        elif char == "\\":
+            found, at = _literal(part, at - 1)
+            yield found
         else:
             yield re.escape(char)
+
+
+def _class(part: str, at: int) -> tuple[str, int]:
+    """Read a class of characters behind its ``[``; only ``^`` negates it, as in Go and restic."""
+    negated = part.startswith("^", at)
+    at += negated
+    ranges: list[str] = []
+    while not (ranges and part.startswith("]", at)):
+        if part[at : at + 1] in ("", "-", "]"):
+            raise ValueError("a [ has no ], or - and ] in it have no backslash before them")
+        found, at = _literal(part, at)
+        if part.startswith("-", at):
+            last, at = _literal(part, at + 1)
+            found = f"{found}-{last}"
+        ranges.append(found)
+    return f"(?!/)[{'^' * negated}{''.join(ranges)}]", at + 1
+
+
+def _literal(part: str, at: int) -> tuple[str, int]:
+    """Read one character, or the one behind a backslash."""
+    at += part.startswith("\\", at)
+    if at >= len(part):
+        raise ValueError("it ends where a character should be")
+    return re.escape(part[at]), at + 1
 
 
 def _begins(path: str, header: str) -> bool:

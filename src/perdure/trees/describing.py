@@ -46,6 +46,7 @@ def describe(
     """
     kind = _TYPES[stat.S_IFMT(status.st_mode)]
     changed = format_time(status.st_mtime_ns)
+    same = status.st_ctime_ns == status.st_mtime_ns
     device = kind in ("dev", "chardev")
     return Node(
         name=name,
@@ -53,7 +54,7 @@ def describe(
         mode=go_mode(status.st_mode),
         mtime=changed,
         atime=changed,
-        ctime=format_time(status.st_ctime_ns),
+        ctime=changed if same else format_time(status.st_ctime_ns),
         uid=status.st_uid,
         gid=status.st_gid,
         user=user_name(status.st_uid),

@@ -89,14 +89,16 @@ class _Open:
     """A folder that is walked, and not stored yet."""
 
     __slots__ = (
-        *("before", "expected", "gone", "nodes", "parent", "path", "pending", "same", "status"),
-        "weight",
+        *("before", "expected", "gone", "nodes", "parent", "path", "pending", "prefix", "same"),
+        *("status", "weight"),
     )
 
     def __init__(
         self, path: str, status: os.stat_result, parent: _Open | None, before: Node | None
     ) -> None:
         self.path, self.status, self.parent = path, status, parent
+        self.prefix = f"{path.rstrip('/')}/"
+        """What the paths of all that is in it begin with."""
         self.before = before
         """Its node in the last snapshot."""
         self.nodes: list[Node] = []
@@ -205,7 +207,7 @@ class TreeWalk:
             self._lacking(path, f"it lies in more than {MOST_NESTED} folders")
             return []
         found: list[tuple[str, os.stat_result]] = []
-        prefix, places = f"{path.rstrip('/')}/", excluding.places_in(path)
+        prefix, places = folder.prefix, excluding.places_in(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -256,7 +258,7 @@ class TreeWalk:
             if known is None or known.type != "dir":
                 known = None
                 folder.same = False
-            yield _Open(os.path.join(folder.path, name), status, folder, known)
+            yield _Open(f"{folder.prefix}{name}", status, folder, known)
 
     def _note(self, name: str, status: os.stat_result, folder: _Open, before: Node | None) -> None:
         """Take what is not a folder: as it was, or else as it is."""
@@ -269,11 +271,11 @@ class TreeWalk:
                 self.counts.files += 1
                 self.counts.size += before.size
                 return
-            path = os.path.join(folder.path, name)
+            path = f"{folder.prefix}{name}"
             content = self._contents.begin(path, status)
             folder.pending.append((name, content, before))
             return
-        path = os.path.join(folder.path, name)
+        path = f"{folder.prefix}{name}"
         try:
             node = describe(name, path, status, self._attributes(path))
         except FileNotFoundError:

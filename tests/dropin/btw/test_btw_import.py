@@ -15,6 +15,7 @@ from command_line import Program
 from doubles import Restic
 
 from perdure.dropin.btw.importing import differences
+from perdure.formats import keyfile
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +26,7 @@ def repository(program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         pytest.skip("rdiff-backup is not installed (Debian: apt-get install rdiff-backup)")
     monkeypatch.setenv("PERDURE_REPOSITORY", str(tmp_path / "repository"))
     monkeypatch.setenv("PERDURE_PASSWORD", "secret")
+    monkeypatch.setattr(keyfile, "FOR_PASSWORDS", keyfile.FOR_KEY_FILES)  # quick, for each command
     assert program("init").code == 0
     return tmp_path / "repository"
 

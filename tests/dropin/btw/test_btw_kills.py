@@ -1,6 +1,6 @@
 """Jobs killed at random moments: what is here and there can be restored, and the next run completes it.
 
-``PERDURE_TEST_KILLS`` says how often (3 unless told), for each kind of job.
+``PERDURE_TEST_KILLS`` says how often (twice unless told), for each kind of job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from perdure.dropin.btw.rdiff import restore_file
 from perdure.dropin.btw.repository import DATA, Condition, sessions_in
 from perdure.dropin.btw.restoring import versions_of
 
-KILLS = int(os.environ.get("PERDURE_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("PERDURE_TEST_KILLS", "2"))
 PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 CHILDREN = Children({"PATH": PATH, "TZ": "UTC"})
 

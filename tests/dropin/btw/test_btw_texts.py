@@ -111,9 +111,9 @@ def test_no_spans(text: str) -> None:
 
 
 def test_state_lines_tell_what_is_pending() -> None:
-    one, all_ = Item(Kind.PUSH, "a b/ü.tbz"), Item(Kind.SYNC, "")
+    one, all_ = Item(Kind.PUSH, "a b\r/ü.tbz"), Item(Kind.SYNC, "")
     lines = begun(one, NOW) + begun(all_, NOW)
-    assert lines.decode() == ("2026-11-21T04:06:08 +push a b/ü.tbz\n2026-11-21T04:06:08 +sync \n")
+    assert lines.decode() == ("2026-11-21T04:06:08 +push a b\r/ü.tbz\n2026-11-21T04:06:08 +sync \n")
     assert replay(lines).pending == (one, all_)
     assert replay(lines + done(one, NOW) + done(one, NOW)).pending == (all_,)
 

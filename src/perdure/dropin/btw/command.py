@@ -11,7 +11,6 @@ import grp
 import os
 import pwd
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,8 +238,9 @@ def _sync_state(run: _Run) -> None:
 def _restore(run: _Run) -> None:
     from perdure.dropin.btw import restoring
     from perdure.dropin.btw.locking import destination_locked
-    from perdure.dropin.btw.names import destination_name
+    from perdure.dropin.btw.names import SCRATCH, destination_name
     from perdure.model import parse_time
+    from perdure.sources.scratch import scratch_folder
 
     given = run.given
     if bool(given.target) == bool(given.into_database):
@@ -252,10 +252,8 @@ def _restore(run: _Run) -> None:
         remote = run.copying().remote
         there = restoring.contents_there(remote, destination_name(given.dst))
         chosen = restoring.choose(there, at)
-        with tempfile.TemporaryDirectory(
-            prefix=".btw-", dir=target.parent if target else None
-        ) as scratch:
-            fetched = restoring.fetch(remote, chosen, Path(scratch))
+        with scratch_folder(target.parent if target else None, SCRATCH) as scratch:
+            fetched = restoring.fetch(remote, chosen, scratch)
             made = restoring.restore(run.children(), fetched, target, form)
     else:
         destination = run.destination()

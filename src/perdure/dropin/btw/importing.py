@@ -10,7 +10,6 @@ from __future__ import annotations
 import filecmp
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from perdure.restore import RestoreRequest, restore
 from perdure.restore_plan import Wanted
 from perdure.snapshots import read_manifest
 from perdure.sources.files import KIND, FilesCut
+from perdure.sources.scratch import scratch_folder
 
 TAG = "btw-backup"
 """What marks a snapshot that was brought in."""
@@ -90,9 +90,9 @@ class Importing:
             elif self.request.dry_run:
                 yield Imported(called, new=True)
             else:
-                with tempfile.TemporaryDirectory(prefix="perdure-") as scratch:
-                    source = self._unpacked(version, name, place, Path(scratch))
-                    yield Imported(called, True, self._bring_in(version, source, Path(scratch)))
+                with scratch_folder() as scratch:
+                    source = self._unpacked(version, name, place, scratch)
+                    yield Imported(called, True, self._bring_in(version, source, scratch))
 
     def _present(self, name: str) -> frozenset[str]:
         """Give the times of the versions that are there, as snapshots write them."""

@@ -20,6 +20,8 @@ TBZ = ".tbz"
 LOG = "log.txt"
 UNFINISHED = ".btw-"
 """How the names begin of what a backup is being made under."""
+SCRATCH = f"{UNFINISHED}restore-"
+"""How the names begin of folders in which something is restored."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _MASK = 0xFFFFFFFF

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +12,11 @@ from perdure.dropin.btw import archives, dumps, offsite, rdiff
 from perdure.dropin.btw.bucket import Remote
 from perdure.dropin.btw.children import Children
 from perdure.dropin.btw.destination import Contents, Repository, TarFile, sync_all
-from perdure.dropin.btw.names import TBZ, UNFINISHED, time_name, time_of
+from perdure.dropin.btw.names import SCRATCH, TBZ, time_name, time_of
 from perdure.dropin.btw.repository import DATA, Condition, sessions_in
 from perdure.errors import PerdureError, SourceUnusable, UsageError
 from perdure.sources.durable import sync_directory
+from perdure.sources.scratch import scratch_folder
 
 ARCHIVE = "backup.tar"
 
@@ -124,7 +123,7 @@ def restore(children: Children, version: Version, target: Path | None, form: For
         if form.database is None
         else version.backup.path.parent
     )
-    with scratch_folder(beside) as scratch:
+    with scratch_folder(beside, SCRATCH) as scratch:
         if form.database is not None:
             file = kept_file(children, version, scratch)
             if not file.name.endswith(".dump"):
@@ -146,13 +145,6 @@ def restore(children: Children, version: Version, target: Path | None, form: For
         archives.unpack(children, file, unpacked)
         _place(unpacked, target)
         return str(target)
-
-
-@contextmanager
-def scratch_folder(beside: Path | None) -> Iterator[Path]:
-    """Give a folder, beside a target or where the system has its own, that goes in the end."""
-    with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}restore-", dir=beside) as folder:
-        yield Path(folder)
 
 
 def _refuse_in_use(target: Path) -> None:

@@ -61,7 +61,7 @@ def replay(data: bytes) -> State:
     """Read a state file's content, of any age and in any condition."""
     pending: dict[Item, None] = {}
     unreadable = []
-    for number, raw in enumerate(data[: whole_length(data)].splitlines(), 1):
+    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
         found = _LINE.fullmatch(raw.decode("utf-8", "surrogateescape"))
         if not found:
             unreadable.append(number)

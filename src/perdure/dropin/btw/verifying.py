@@ -11,11 +11,12 @@ from perdure.dropin.btw.archives import same
 from perdure.dropin.btw.bucket import Found, Remote, has_content
 from perdure.dropin.btw.children import Children
 from perdure.dropin.btw.destination import Destination, Repository, TarFile
-from perdure.dropin.btw.names import time_name
+from perdure.dropin.btw.names import SCRATCH, time_name
 from perdure.dropin.btw.repository import Condition
-from perdure.dropin.btw.restoring import kept_file, read_through, scratch_folder, versions_of
+from perdure.dropin.btw.restoring import kept_file, read_through, versions_of
 from perdure.dropin.btw.syncing import files_of, objects_of
 from perdure.errors import PerdureError
+from perdure.sources.scratch import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def verify(children: Children, destination: Destination) -> Iterator[Finding]:
                     name, "a later session was interrupted; the next backup takes it back"
                 )
                 continue
-        with scratch_folder(destination.path) as scratch:
+        with scratch_folder(destination.path, SCRATCH) as scratch:
             try:
                 read_through(children, kept_file(children, version, scratch))
             except PerdureError as error:
@@ -77,6 +78,6 @@ def _same(remote: Remote, name: str, path: Path, tag: str) -> bool:
     """Compare by the server's tag; if that says no, it may be one that says nothing: then by content."""
     if has_content(path, tag):
         return True
-    with scratch_folder(None) as scratch:
+    with scratch_folder() as scratch:
         remote.fetch(name, scratch / "copy")
         return same(scratch / "copy", path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 
 from perdure.errors import PerdureError, UsageError
 from perdure.formats.manifest import ServerRecord
 from perdure.sources.postgresql.address import MAINTENANCE, Address
 from perdure.sources.postgresql.programs import run_program, target
 from perdure.sources.postgresql.session import databases
+from perdure.sources.scratch import scratch_folder
 
 
 def restore_database(
@@ -17,6 +19,7 @@ def restore_database(
 ) -> None:
     """Make a new database out of a dump; a database that could not be filled is dropped again.
 
+    It gets its name when it is complete; a restore that is killed leaves one named perdure-restoring-.
     ``server`` says how the database was made that was dumped. With ``owners`` objects belong to whom they
     belonged, who must be there. Raises UsageError when there is a database of that name, SourceUnusable when
     a program fails.
@@ -33,13 +36,22 @@ def restore_database(
     made += [f"--lc-ctype={server.ctype}", "--template=template0", "--no-password"]
     maintenance = f"--maintenance-db={there.conninfo()}"
     what = f"the new database {address}"
-    run_program(["createdb", *made, maintenance, "--", address.database], what)
+    unfinished = address.of(f"perdure-restoring-{token_hex(8)}")
+    run_program(["createdb", *made, maintenance, "--", unfinished.database], what)
     try:
-        _restore(dump, address, [f"--jobs={jobs}"], owners=owners)
+        _restore(dump, unfinished, [f"--jobs={jobs}"], owners=owners)
+        names = f"{_identifier(unfinished.database)} rename to {_identifier(address.database)}"
+        renaming = ["psql", "--no-psqlrc", "--quiet", "--no-password", target(there)]
+        run_program([*renaming, "--command", f"alter database {names}"], what)
     except BaseException:
         options = ["--if-exists", "--no-password", maintenance]
-        run_program(["dropdb", *options, "--", address.database], what)
+        run_program(["dropdb", *options, "--", unfinished.database], what)
         raise
+
+
+def _identifier(name: str) -> str:
+    quoted = name.replace('"', '""')
+    return f'"{quoted}"'
 
 
 def restore_tables(
@@ -47,14 +59,40 @@ def restore_tables(
 ) -> None:
     """Make some tables, which must not be there, with their data; all of them or none.
 
-    Their indexes and constraints are not part of them. Raises SourceUnusable, UsageError.
+    A table is named as ``name`` or ``schema.name``. Its indexes and constraints are not part of it. Raises
+    SourceUnusable, UsageError.
     """
-    listed = run_program(["pg_restore", "--list", str(dump)], f"the dump in {dump}").decode()
-    for table in tables:
-        if not any(_names_table(line, table) for line in listed.splitlines()):
-            raise UsageError(f"the dump has no table {table}")
-    options = ["--single-transaction", *(f"--table={table}" for table in tables)]
-    _restore(dump, address, options, owners=owners)
+    entries = [entry for table in dict.fromkeys(tables) for entry in _entries(dump, table)]
+    with scratch_folder() as scratch:
+        listing = scratch / "listing"
+        listing.write_bytes(b"".join(entries))
+        options = ["--single-transaction", f"--use-list={listing}"]
+        _restore(dump, address, options, owners=owners)
+
+
+def _entries(dump: Path, table: str) -> list[bytes]:
+    """Give what the dump's list has of one table: pg_restore decides. Raises UsageError."""
+    schema, dot, name = table.partition(".")
+    chosen = _listed(dump, f"--table={table}")
+    if not chosen and dot:
+        chosen = _listed(dump, f"--schema={schema}", f"--table={name}")
+    count = sum(_is_table(line) for line in chosen)
+    if not count:
+        raise UsageError(f"the dump has no table {table}")
+    if count > 1:
+        raise UsageError(f"the dump has {count} tables {table}", hint="say which: SCHEMA.TABLE")
+    return chosen
+
+
+def _is_table(line: bytes) -> bool:
+    """Whether a line makes a table: ``215; 1259 16385 TABLE public name owner``, 1259 being pg_class."""
+    _, catalog, _, what = line.split(b" ", 3)
+    return catalog == b"1259" and what.startswith(b"TABLE ")
+
+
+def _listed(dump: Path, *which: str) -> list[bytes]:
+    said = run_program(["pg_restore", "--list", *which, str(dump)], f"the dump in {dump}")
+    return [line for line in said.splitlines(keepends=True) if not line.startswith(b";")]
 
 
 def _restore(dump: Path, address: Address, options: Sequence[str], *, owners: bool) -> None:
@@ -68,13 +106,8 @@ def _restore(dump: Path, address: Address, options: Sequence[str], *, owners: bo
             f"restoring {address}",
         )
     except PerdureError as error:
-        if "role" in str(error) and owners:
+        if "already exists" in str(error):
+            error.hint = "rename or drop what is there; nothing is restored over it"
+        elif "role" in str(error) and owners:
             error.hint = "restore the globals first (psql -f globals.sql), or say --no-owner"
         raise
-
-
-def _names_table(line: str, table: str) -> bool:
-    """Whether a line of a listing is that of a table: ``215; 1259 16385 TABLE public name owner``."""
-    return " TABLE " in line and line.split(" TABLE ", 1)[1].split(" ", 1)[-1].startswith(
-        f"{table} "
-    )

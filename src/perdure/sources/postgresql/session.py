@@ -43,6 +43,11 @@ class Facts:
     superuser: bool
 
 
+_WITHOUT_LIMITS = (
+    "select set_config(name, '0', false) from pg_settings where name in"
+    " ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout');"
+)
+"""Not every version has all of them."""
 _FACTS = (
     "select to_char(now() at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS.US'),"
     " current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype,"
@@ -79,7 +84,7 @@ def open_session(address: Address) -> Iterator[Session]:
     """Fix the point at which a database is read, and hold it. Raises SourceUnusable."""
     what = f"the database {address}"
     with tempfile.TemporaryFile() as said, _psql(address, said) as process:
-        _ask(process, "set idle_in_transaction_session_timeout = 0; set statement_timeout = 0;")
+        _ask(process, _WITHOUT_LIMITS)
         _ask(process, "begin transaction isolation level repeatable read, read only;")
         fields = _ask(process, _FACTS).split("\x1f")
         if len(fields) != 6:
@@ -136,7 +141,13 @@ def databases(server: Address) -> list[str]:
     command = ["psql", "--no-psqlrc", "--no-align", "--tuples-only", "--no-password"]
     command += ["--record-separator-zero", "--command", statement, target(address)]
     said = run_program(command, f"the server of {address}")
-    return [name.decode() for name in said.rstrip(b"\n").split(b"\0") if name]
+    try:
+        return [name.decode() for name in said.rstrip(b"\n").split(b"\0") if name]
+    except UnicodeDecodeError:
+        raise SourceUnusable(
+            f"the server of {address} has a database whose name is not UTF-8",
+            hint="name the others, each with --postgresql",
+        ) from None
 
 
 def dump_globals(server: Address, file: Path, restrict_key: str, *, superuser: bool) -> None:
@@ -176,7 +187,12 @@ def verify_dump(folder: Path) -> None:
 def _start(command: Sequence[str], said: IO[bytes]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            encoding="utf-8",
+            errors="replace",
         )
     except OSError as error:
         raise missing(command[0], error) from error

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from perdure.errors import UsageError
 from perdure.formats.manifest import ServerRecord
 from perdure.sources.files import FilesCut
 from perdure.sources.postgresql.address import MAINTENANCE, Address
 from perdure.sources.postgresql.session import Facts, Session, dump_globals, open_session
+from perdure.sources.scratch import scratch_folder
 
 DATABASE, GLOBALS = "postgresql", "postgresql-globals"
 """The kinds of the two."""
@@ -20,13 +21,21 @@ SUFFIXES = {DATABASE: ".postgresql", GLOBALS: ".sql"}
 
 
 class DatabaseSource:
-    """A database of a PostgreSQL server; dumped into a scratch folder, which needs as much room."""
+    """A database of a PostgreSQL server; dumped into a scratch folder, which needs as much room.
+
+    Raises UsageError for an address without the name of a database.
+    """
 
     kind = DATABASE
 
     def __init__(
         self, address: Address, name: str | None = None, *, scratch: Path | None = None
     ) -> None:
+        if not address.database:
+            raise UsageError(
+                f"the address of a database names none: postgresql://{address}",
+                hint="postgresql://HOST/DATABASE; --postgresql-all takes all of a server",
+            )
         self.place = str(address)
         self.name = name or f"{DATABASE}:{address}"
         self.database = address.database
@@ -36,7 +45,7 @@ class DatabaseSource:
     @contextmanager
     def cut(self) -> Iterator[FilesCut]:
         """Fix the point at which the database is read. Raises SourceUnusable."""
-        with open_session(self._address) as session, _scratch(self._scratch) as folder:
+        with open_session(self._address) as session, scratch_folder(self._scratch) as folder:
             facts = self._facts = session.facts
             yield FilesCut(
                 where=f"the database {self.place}",
@@ -71,7 +80,7 @@ class GlobalsSource:
     @contextmanager
     def cut(self) -> Iterator[FilesCut]:
         """Ask the server who may read what. Raises SourceUnusable."""
-        with open_session(self._address) as session, _scratch(None) as folder:
+        with open_session(self._address) as session, scratch_folder() as folder:
             yield self._cut(session, folder)
 
     def _cut(self, session: Session, folder: Path) -> FilesCut:
@@ -97,12 +106,6 @@ class GlobalsSource:
             yield (
                 f"{self.place}: only a superuser may read the roles' passwords; they are not in the snapshot"
             )
-
-
-@contextmanager
-def _scratch(folder: Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="perdure-", dir=folder) as made:
-        yield Path(made)
 
 
 def _record(facts: Facts) -> ServerRecord:
