@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,11 @@ from doubles import Restic
 from hypothesis import HealthCheck, settings
 from old_zope import MISSING
 from small_repository import Site
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a job that a shell put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs that tests start inherit it
 
 pytest_plugins = ["command_line", "buildout_site", "object_server"]
 

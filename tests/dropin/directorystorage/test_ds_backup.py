@@ -21,8 +21,8 @@ from perdure.dropin.directorystorage.backup import (
     plan_archives,
     read_index,
 )
-from perdure.dropin.directorystorage.contents import LivingContents, StillContents
 from perdure.dropin.directorystorage.dates import seconds_of
+from perdure.dropin.directorystorage.members import LivingContents, StillContents
 from perdure.dropin.directorystorage.restore import RestoreRequest, restore
 from perdure.dropin.directorystorage.verify_archives import verify_archives
 from perdure.errors import SourceDamaged, SourceUnusable, UsageError

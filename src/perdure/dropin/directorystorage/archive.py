@@ -16,7 +16,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-from perdure.dropin.directorystorage.contents import FILE_MODE, Member
+from perdure.dropin.directorystorage.members import FILE_MODE, Member
 from perdure.errors import SourceUnusable
 from perdure.sources.durable import give, owner_for, write_new
 

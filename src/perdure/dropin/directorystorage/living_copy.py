@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from perdure.dropin.directorystorage.contents import LivingContents
 from perdure.dropin.directorystorage.holding import Still
+from perdure.dropin.directorystorage.members import LivingContents
 from perdure.dropin.directorystorage.states import SHUTDOWN
 from perdure.errors import SourceDamaged
 from perdure.model import Observer

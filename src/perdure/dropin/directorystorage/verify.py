@@ -14,11 +14,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from perdure.dropin.directorystorage.contents import DELETED
 from perdure.dropin.directorystorage.file_checks import check_content
+from perdure.dropin.directorystorage.members import DELETED
 from perdure.dropin.directorystorage.states import State, look
 from perdure.errors import DamageFound, SourceDamaged, SourceUnusable
-from perdure.formats.directorystorage import RevisionFile, TransactionFile, damaged
+from perdure.formats.directorystorage import (
+    RevisionFile,
+    TransactionFile,
+    check_packed,
+    damaged,
+    parse_counter,
+)
 from perdure.formats.directorystorage_names import (
     COUNTERS,
     LAST_OID,
@@ -131,17 +137,39 @@ class _Database:
         self._verdict.add(ERROR, what)
 
     def _counters(self) -> None:
-        values = {}
-        for name in COUNTERS:
-            raw = self._view.counter_bytes(name)
-            if raw is None and name != PACKED:
+        committed = self._home.journal().committed
+        values = {name: self._counter(name) for name in COUNTERS}
+        self._last_oid, self._packed = values[LAST_OID], values[PACKED]
+        self._serial = max(*committed, values[SERIAL], 0)
+        if values[SERIAL] < self._serial:
+            self._error(
+                f"{self._view.where(SERIAL)} says {Tid(values[SERIAL])}, and the last transaction is"
+                f" {Tid(self._serial)}"
+            )
+        try:
+            check_packed(self._packed, self._serial, self._view.where(PACKED))
+        except SourceDamaged as error:
+            self._error(str(error))
+            self._packed = 0
+
+    def _counter(self, name: str) -> int:
+        raw = self._view.counter_bytes(name)
+        try:
+            if raw is not None:
+                return parse_counter(raw, self._view.where(name))
+        except SourceDamaged as error:
+            self._error(str(error))
+        else:
+            if name != PACKED:
                 self._error(f"{self._view.where(name)} is missing")
-            elif raw is not None and len(raw) != 8:
-                self._error(f"{self._view.where(name)} has {len(raw)} bytes, and must have 8")
-                raw = None
-            values[name] = int.from_bytes(raw or b"", "big")
-        self._serial = self._view.serial() if values[SERIAL] else 0
-        self._packed, self._last_oid = values[PACKED], values[LAST_OID]
+        return 0
+
+    def _last(self) -> int:
+        """Tell what is the last transaction by now."""
+        try:
+            return max(self._serial, self._view.serial())
+        except SourceDamaged:  # reported already
+            return self._serial
 
     def _scan(self) -> None:
         seen = 0
@@ -158,7 +186,7 @@ class _Database:
                 self._look(name)
             except SourceDamaged as error:
                 self._error(str(error))
-        last = self._view.serial()  # transactions committed meanwhile are no leftovers
+        last = self._last()  # transactions committed meanwhile are no leftovers
         for tid in sorted(tid for tid in self._transactions if tid > last):
             self._error(
                 f"{transaction_name(tid)} is younger than the last transaction, {Tid(last)}"
@@ -198,7 +226,7 @@ class _Database:
         for tid, what in ((revision.prev, "previous"), (revision.undo_from, "undone")):
             if tid >= revision.tid:
                 raise damaged(where, f"its {what} revision is younger than itself")
-            if tid > self._packed and not self._is_there(revision.oid, tid):
+            if tid > self._packed and not self._view.has(revision_name(revision.oid, tid), tid):
                 raise damaged(
                     where, f"its {what} revision, {revision_name(revision.oid, tid)}, is missing"
                 )
@@ -245,7 +273,7 @@ class _Database:
         """Make sure that all is there that a transaction wrote, and no more."""
         tid = transaction.tid
         for oid in transaction.oids:
-            if not self._is_there(oid, tid):
+            if not self._view.has(revision_name(oid, tid), tid):
                 self._error(f"{self._view.where(revision_name(oid, tid))} is missing")
         if self._written.pop(tid, 0) > len(set(transaction.oids)):
             self._error(f"{transaction_name(tid)} does not name all revisions that carry its tid")
@@ -256,14 +284,13 @@ class _Database:
                 self._error(
                     f"{self._view.where(transaction_name(tid))} is missing: revisions carry its tid"
                 )
-        old = [oid for oid, tid in self._newest.items() if tid > self._view.serial()]
-        for oid in old:
-            self._error(
-                f"{revision_name(oid, self._newest[oid])} is younger than the last transaction"
-            )
+        last = self._last()
+        for oid, tid in self._newest.items():
+            if tid > last:
+                self._error(f"{revision_name(oid, tid)} is younger than the last transaction")
         for oid, tid in self._pointers.items():
             newest = self._newest.get(oid, 0)
-            if not self._is_there(oid, tid):
+            if not self._view.has(revision_name(oid, tid), tid):
                 self._disorder[oid] = f"leads to {revision_name(oid, tid)}, which is missing"
             elif tid < newest <= self._serial:
                 self._disorder[oid] = (
@@ -315,10 +342,6 @@ class _Database:
                 self._error(f"{where} refers to {reference.oid:016X}, which is not there")
             else:
                 yield reference.oid
-
-    def _is_there(self, oid: int, tid: int) -> bool:
-        name = revision_name(oid, tid)
-        return self._home.place("A", name).is_file() or self._view.fixed(name, tid) is not None
 
 
 def _surroundings(home: Home, verdict: Verdict) -> None:

@@ -51,7 +51,7 @@ from perdure.formats.directorystorage_settings import Settings, parse_settings
 
 SETTINGS = "config/settings"
 SNAPSHOT = "misc/snapshot"
-LOCK = "misc/lock"
+LOCK, SUBLOCK = "misc/lock", "misc/sublock"
 REPLICA = "replica.tar"
 PACKING = "packing"
 """The snapshot code while a pack runs, or after one was killed."""
@@ -101,16 +101,24 @@ class Home:
 
     def is_open(self) -> bool:
         """Whether a process has the storage open; a storage that starts this very moment is told so too."""
+        return self.is_locked(LOCK)
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody holds ``LOCK`` or ``SUBLOCK``. Asking shares it for a moment, if it is free."""
         try:
-            descriptor = os.open(self.path / LOCK, _FLAGS)
+            descriptor = os.open(self.path / name, _FLAGS)
         except OSError as error:
             if error.errno in _ABSENT:
                 return False
-            raise unreadable(self.path / LOCK, error) from error
+            raise unreadable(self.path / name, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError as error:
+            raise SourceUnusable(
+                f"{self.path / name} cannot be locked: {error.strerror}"
+            ) from error
         finally:
             os.close(descriptor)
         return False
@@ -172,27 +180,13 @@ class View:
         """Read a revision; None: there is none. Raises SourceDamaged, for a wrong MD5 as well."""
         name = revision_name(oid, tid)
         raw = self.fixed(name, tid)
-        if raw is None:
-            return None
-        found = RevisionFile.parse(raw, self.where(name))
-        if (found.oid, found.tid) != (oid, tid):
-            raise damaged(self.where(name), f"it says it is {revision_name(found.oid, found.tid)}")
-        if not found.md5_stands:
-            raise damaged(self.where(name), "its MD5 is not that of its content")
-        return found
+        return None if raw is None else RevisionFile.read(raw, oid, tid, self.where(name))
 
     def transaction(self, tid: int) -> TransactionFile | None:
         """Read a transaction; None: there is no file of it. Raises SourceDamaged."""
         name = transaction_name(tid)
         raw = self.fixed(name, tid)
-        if raw is None:
-            return None
-        found = TransactionFile.parse(raw, self.where(name))
-        if found.tid != tid:
-            raise damaged(self.where(name), f"it says it is {transaction_name(found.tid)}")
-        if not found.md5_stands:
-            raise damaged(self.where(name), "its MD5 is not that of its content")
-        return found
+        return None if raw is None else TransactionFile.read(raw, tid, self.where(name))
 
     def chain(self, last: int, after: int) -> Iterator[TransactionFile]:
         """Give the transactions from ``last`` down to the one above ``after``, by what each calls previous.
@@ -219,6 +213,10 @@ class View:
     def fixed(self, name: str, tid: int) -> bytes | None:
         """Read a file that never changes, of a transaction; None: there is none."""
         return read_file(self.home.named("A", name), MOST_BYTES)
+
+    def has(self, name: str, tid: int) -> bool:
+        """Whether there is a file that never changes, of a transaction."""
+        return self.home.place("A", name).is_file()
 
     def changing(self, name: str) -> bytes | None:
         """Read a pointer or a counter; None: there is none."""
@@ -276,6 +274,10 @@ class LiveView(View):
             if raw is not None:
                 return raw
         return None
+
+    def has(self, name: str, tid: int) -> bool:
+        """Whether there is a file that never changes, of a transaction."""
+        return super().has(name, tid) or self.fixed(name, tid) is not None
 
     def changing(self, name: str) -> bytes | None:
         """Read a pointer or a counter; None: there is none. Raises PerdureError in endless unrest."""
