@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 
 from perdure import open_directorystorage
 from perdure.errors import SourceDamaged, SourceUnusable
+from perdure.formats.directorystorage_names import path_of, pointer_name
 
 
 def tids_of(told: list[dict[str, Any]]) -> list[str]:
@@ -167,6 +168,22 @@ def test_a_pack_meanwhile_is_noticed(tmp_path: Path) -> None:
     (home / "A" / "x" / "packed").write_bytes(b"\x04" + bytes(7))
     with pytest.raises(SourceUnusable, match="a pack runs"):
         list(transactions)
+
+
+def test_a_pack_in_the_future_is_no_excuse(tmp_path: Path) -> None:
+    """Else everything that is missing would pass for packed."""
+    home = unpack("chunky-clean", tmp_path)
+    (home / "A" / "x" / "packed").write_bytes(b"\x06" + bytes(7))
+    with pytest.raises(SourceDamaged, match="tells of a pack"):
+        open_directorystorage(home)
+
+
+def test_a_pointer_that_is_missing_is_told(tmp_path: Path) -> None:
+    home = unpack("chunky-clean", tmp_path)
+    (home / "A" / path_of(pointer_name(1), "chunky")).unlink()
+    with pytest.raises(SourceDamaged, match="is missing"):
+        for transaction in open_directorystorage(home).iterator():
+            list(transaction)
 
 
 def test_pointers_are_compared_with_revisions(tmp_path: Path) -> None:

@@ -200,14 +200,6 @@ def parse_counter(raw: bytes, where: str) -> int:
     return int.from_bytes(raw, "big")
 
 
-def check_packed(packed: int, serial: int, where: str) -> None:
-    """Make sure that ``x.packed`` is not above ``x.serial``: every loss would pass for packed.
-
-    Raises SourceDamaged.
-    """
-    _check(packed <= serial, where, "no pack goes beyond the last transaction")
-
-
 def encode_counter(value: int) -> bytes:
     """Give the bytes of ``x.oid``, ``x.serial`` or ``x.packed``."""
     return value.to_bytes(COUNTER_SIZE, "big")

@@ -27,8 +27,9 @@ from perdure.dropin.directorystorage.restore import RestoreRequest, restore
 from perdure.dropin.directorystorage.verify_archives import verify_archives
 from perdure.errors import SourceDamaged, SourceUnusable, UsageError
 from perdure.formats.directorystorage_archive import ArchiveName, Row
+from perdure.formats.directorystorage_names import pointer_name, revision_name, transaction_name
 from perdure.model import SilentObserver
-from perdure.sources.directorystorage.home import Home
+from perdure.sources.directorystorage.home import Home, View
 
 OBSERVER = SilentObserver()
 NOW = 1795277000
@@ -229,11 +230,36 @@ class TestDefectsOfTheRealTool:
         assert not list((home.path / "backups").glob(".tmp*"))
         assert [row.number for row in read_index(home.path / "backups")] == [1, 2, 3, 4]
 
+    @pytest.mark.parametrize("live", [False, True])
+    @pytest.mark.parametrize("lost", ["revision", "transaction", "pointer"])
+    def test_nothing_of_the_past_is_missed_in_silence(
+        self, archives: Path, tmp_path: Path, lost: str, live: bool
+    ) -> None:
+        """Not what is current alone: also what only undo and the history need."""
+        home = home_at(archives, tmp_path / "home", 3)
+        view = View(home)
+        last = view.transaction(view.serial())
+        assert last
+        name = {
+            "revision": next(
+                revision_name(oid, each.prev)
+                for oid in range(view.last_oid())
+                if (pointer := view.pointer(oid))
+                and (each := view.revision(oid, pointer.tid))
+                and each.prev
+            ),
+            "transaction": transaction_name(last.prev),
+            "pointer": pointer_name(last.oids[0]),
+        }[lost]
+        home.place("A", name).unlink()
+        report = make(home, Request(), live=live)
+        assert any(view.where(name) in each and "missing" in each for each in report.damage)
+
     def test_a_damaged_object_is_told(self, archives: Path, tmp_path: Path) -> None:
         home = home_at(archives, tmp_path / "home", 3)
         path = max((home.path / "A").glob("o*/**/*.04*"))
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-        assert "not what was written" in make(home, Request()).damage[0]
+        assert f"{path} is damaged" in make(home, Request()).damage[0]
 
     def test_a_missing_counter_is_told(self, archives: Path, tmp_path: Path) -> None:
         home = home_at(archives, tmp_path / "home", 3)

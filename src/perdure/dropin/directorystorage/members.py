@@ -24,7 +24,6 @@ from perdure.errors import SourceDamaged, SourceUnusable
 from perdure.formats.directorystorage import (
     MOST_BYTES,
     PointerFile,
-    check_packed,
     damaged,
     encode_counter,
 )
@@ -152,7 +151,7 @@ class StillContents:
         """Raises SourceDamaged."""
         if self.view.counter_bytes(LAST_OID) is None:
             raise damaged(self.view.where(LAST_OID), "it is missing")
-        check_packed(self.packed, self.serial, self.view.where(PACKED))
+        self.view.check_packed()
         if self.serial and self.view.transaction(self.serial) is None:
             raise damaged(self.view.where(transaction_name(self.serial)), "it is missing")
 

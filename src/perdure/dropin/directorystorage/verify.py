@@ -21,7 +21,6 @@ from perdure.errors import DamageFound, SourceDamaged, SourceUnusable
 from perdure.formats.directorystorage import (
     RevisionFile,
     TransactionFile,
-    check_packed,
     damaged,
     parse_counter,
 )
@@ -147,7 +146,7 @@ class _Database:
                 f" {Tid(self._serial)}"
             )
         try:
-            check_packed(self._packed, self._serial, self._view.where(PACKED))
+            self._view.check_packed()
         except SourceDamaged as error:
             self._error(str(error))
             self._packed = 0

@@ -35,11 +35,9 @@ from perdure.formats.directorystorage import (
     PointerFile,
     RevisionFile,
     TransactionFile,
-    check_packed,
     damaged,
 )
 from perdure.formats.directorystorage_names import (
-    PACKED,
     Kind,
     pointer_name,
     revision_name,
@@ -108,7 +106,7 @@ class Contents:
         self.packed = self.view.packed()
         self.serial = self.view.serial()
         self.check_steady()
-        check_packed(self.packed, self.serial, self.view.where(PACKED))
+        self.view.check_packed()
         self._scanned = False
 
     @cached_property

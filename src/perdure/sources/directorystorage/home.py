@@ -48,6 +48,7 @@ from perdure.formats.directorystorage_names import (
 )
 from perdure.formats.directorystorage_settings import MOST_BYTES as MOST_SETTINGS
 from perdure.formats.directorystorage_settings import Settings, parse_settings
+from perdure.model import Tid
 
 SETTINGS = "config/settings"
 SNAPSHOT = "misc/snapshot"
@@ -57,6 +58,8 @@ PACKING = "packing"
 """The snapshot code while a pack runs, or after one was killed."""
 _ATTEMPTS = 10_000
 _DEEPEST = 12
+_CLOCKS_DIFFER = 86_400
+"""Seconds that the clock of a site may be off."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
@@ -166,6 +169,22 @@ class View:
     def packed(self) -> int:
         """Give the tid up to which the last pack went; 0: there was none."""
         return self._counter(PACKED)
+
+    def check_packed(self) -> None:
+        """Make sure that the last pack was before ``x.packed`` was written.
+
+        Raises SourceDamaged: every revision that is missing would pass for packed.
+        """
+        packed = self.packed()
+        try:
+            written = self.home.place("A", PACKED).stat().st_mtime
+        except FileNotFoundError:
+            return
+        if packed and Tid(packed).time.timestamp() > written + _CLOCKS_DIFFER:
+            raise damaged(
+                self.where(PACKED),
+                f"it tells of a pack on {Tid(packed).time:%Y-%m-%d}, and is older than that",
+            )
 
     def counter_bytes(self, name: str) -> bytes | None:
         """Give the content of ``x.oid``, ``x.serial`` or ``x.packed``; None: it is not there."""
