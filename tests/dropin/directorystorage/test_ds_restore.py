@@ -292,8 +292,17 @@ def test_cut_and_altered_archives(archives: Path, tmp_path: Path) -> None:
     at = inside.find(b"persistent.mapping")
     inside[at] ^= 1
     path.write_bytes(gzip.compress(bytes(inside)))
-    with pytest.raises(SourceDamaged, match="MD5 is not that"):
+    with pytest.raises(SourceDamaged, match="MD5 is not that") as raised:
         restore(RestoreRequest(archives, tmp_path / "home", number=1), OBSERVER)
+    assert raised.value.hint == "do without it: --without mysite-1.tgz"
+
+
+def test_an_archive_under_another_one_s_name(archives: Path, tmp_path: Path) -> None:
+    """Whole in itself, and not what was asked for."""
+    shutil.copy(archives / "mysite-5.tgz", archives / "mysite-2-to-4.tgz")
+    with pytest.raises(SourceDamaged, match="tindex says 040d283895602433 of run 4"):
+        restore(RestoreRequest(archives, tmp_path / "home", number=4), OBSERVER)
+    assert not (tmp_path / "home").exists()
 
 
 class TestOddArchivesOfTheRealTool:

@@ -150,7 +150,8 @@ class _Builder:
         self._request, self._half = request, half
         self._source_layout: str | None = None
         self._owner: Owner | None = None
-        self._newest: dict[str, int] = {}
+        self._serial = 0
+        self._ends = {row.number: row.tid for row in read_index(request.folder)}
         for folder in FOLDERS:
             (half / folder).mkdir(mode=_FOLDER_MODE)
         if request.config:
@@ -160,6 +161,12 @@ class _Builder:
 
     def extract(self, name: ArchiveName, observer: Observer) -> None:
         """Extract one archive. Raises SourceDamaged, SourceUnusable."""
+        try:
+            self._extract(name, observer)
+        except SourceDamaged as error:
+            raise SourceDamaged(str(error), hint=f"do without it: --without {name}") from error
+
+    def _extract(self, name: ArchiveName, observer: Observer) -> None:
         path = self._request.folder / str(name)
         if self._source_layout is None:
             self._source_layout = self._find_layout(path)
@@ -171,9 +178,11 @@ class _Builder:
         except TrailingBytes as trailing:
             observer.warning(f"{trailing}: all members are whole, and used")
         if not has_serial and (has_members or name.reference is None):
+            raise SourceDamaged(f"{path} has no x.serial: files were left out when it was made")
+        if self._ends.get(name.number, self._serial) != self._serial:
             raise SourceDamaged(
-                f"{path} has no x.serial: files were left out when it was made",
-                hint=f"do without it: --without {name}",
+                f"{path} ends at {Tid(self._serial)}, and {INDEX} says {Tid(self._ends[name.number])} of run"
+                f" {name.number}: is it another one's archive?"
             )
 
     def finish(self) -> Home:
@@ -222,13 +231,13 @@ class _Builder:
     def _check_rises(self, archive: Path, found: Found) -> None:
         """An archive after another one has a later state. Raises SourceDamaged."""
         assert found.data is not None
-        serial, before = int.from_bytes(found.data, "big"), self._newest.get("serial", 0)
-        if serial < before:
+        serial = int.from_bytes(found.data, "big")
+        if serial < self._serial:
             raise SourceDamaged(
-                f"{archive} ends at {Tid(serial)}, before what it is to continue ({Tid(before)}):"
+                f"{archive} ends at {Tid(serial)}, before what it is to continue ({Tid(self._serial)}):"
                 " is it of another storage?"
             )
-        self._newest["serial"] = serial
+        self._serial = serial
         if os.geteuid() == 0:
             self._owner = _owner(found)
 
