@@ -197,15 +197,15 @@ class TestDefectsOfTheRealTool:
         self, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
     ) -> None:
         home = home_at(archives, tmp_path / "home", 3)
-        lstat = Path.lstat
+        lstat = os.lstat
 
-        def of_user(path: Path) -> os.stat_result:
+        def of_user(path: str) -> os.stat_result:
             status = list(lstat(path))
             status[4] = status[5] = user
             return os.stat_result(status)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "lstat", of_user)
+            patched.setattr(os, "lstat", of_user)
             make(home, Request())
         made = home.path / "backups" / "backup-4.tgz"
         with tarfile.open(made) as archive:

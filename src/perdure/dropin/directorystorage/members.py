@@ -136,7 +136,7 @@ class StillContents:
 
     def _check(self, name: Name, member: Member) -> None:
         """Raises SourceDamaged."""
-        where, raw = str(self.home.path / member.path), member.data or b""
+        where, raw = f"{self.home.path}/{member.path}", member.data or b""
         check_content(name, raw, where)
         if name.tid > self.serial:
             raise damaged(where, f"it is younger than the last transaction, {Tid(self.serial)}")
@@ -302,9 +302,9 @@ def _around(home: Home) -> Iterator[Member]:
 
 def _read(home: Path, path: str) -> Member | None:
     """Read a file or a folder's attributes; None for what has vanished, or is neither."""
-    where = home / path
+    where = f"{home}/{path}"
     try:
-        status = where.lstat()
+        status = os.lstat(where)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -58,6 +58,7 @@ PACKING = "packing"
 """The snapshot code while a pack runs, or after one was killed."""
 _ATTEMPTS = 10_000
 _DEEPEST = 12
+_LEAST_READ = 1 << 12
 _CLOCKS_DIFFER = 86_400
 """Seconds that the clock of a site may be off."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -235,7 +236,7 @@ class View:
 
     def has(self, name: str, tid: int) -> bool:
         """Whether there is a file that never changes, of a transaction."""
-        return self.home.place("A", name).is_file()
+        return os.path.isfile(self.home.named("A", name))  # noqa: PTH113 - faster, of millions
 
     def changing(self, name: str) -> bytes | None:
         """Read a pointer or a counter; None: there is none."""
@@ -326,13 +327,17 @@ def read_file(path: Path | str, most: int) -> bytes | None:
             return None
         raise unreadable(path, error) from error
     try:
-        with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-                raise damaged(str(path), f"it is no ordinary file of at most {most} bytes")
-            return file.readall()
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise damaged(str(path), f"it is no ordinary file of at most {most} bytes")
+        data = b""
+        while more := os.read(descriptor, max(status.st_size - len(data), _LEAST_READ)):
+            data = data + more if data else more
     except OSError as error:
         raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+    return data
 
 
 def list_names(path: Path) -> list[str]:
