@@ -161,7 +161,7 @@ def test_a_storage_that_cannot_leave_its_snapshot_mode(
 
     with (home / "misc" / "sublock").open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        living = Living(old_zope, home)
+        living = Living(old_zope, home, settles=False)
     with living:
         ask_over(home, living, "http")
         living.ask("commit", 7)

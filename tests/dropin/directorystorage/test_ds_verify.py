@@ -107,6 +107,11 @@ def no_pointer(home: Path) -> None:
     at(home, pointer_name(1)).unlink()
 
 
+def pointer_of_what_nothing_leads_to(home: Path) -> None:
+    at(home, pointer_name(0x30)).parent.mkdir(parents=True, exist_ok=True)
+    at(home, pointer_name(0x30)).write_bytes(PointerFile(last_transaction(home).prev).encode())
+
+
 def no_transaction(home: Path) -> None:
     at(home, transaction_name(last_transaction(home).prev)).unlink()
 
@@ -187,6 +192,7 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (rolled_back_counters, "younger than the last transaction"),
     (low_oid, "would be given out once more"),
     (no_pointer, "is missing, and there are revisions"),
+    (pointer_of_what_nothing_leads_to, "which is missing"),
     (no_transaction, "is missing"),
     (no_last_transaction, "is missing"),
     (no_serial, "serial is missing"),

@@ -119,8 +119,8 @@ class _Database:
         self._transactions: set[int] = set()
         self._written: Counter[int] = Counter()
         """How many revisions there are of each transaction that no pack has come near."""
-        self._disorder: dict[int, str] = {}
-        """What is wrong with objects' pointers: grave only where the object can be reached."""
+        self._disorder: dict[int, tuple[str, str]] = {}
+        """What is wrong with objects' pointers, and how grave that is where nothing leads to the object."""
 
     def run(self) -> None:
         """All checks, one after the other."""
@@ -290,13 +290,18 @@ class _Database:
         for oid, tid in self._pointers.items():
             newest = self._newest.get(oid, 0)
             if not self._view.has(revision_name(oid, tid), tid):
-                self._disorder[oid] = f"leads to {revision_name(oid, tid)}, which is missing"
-            elif tid < newest <= self._serial:
-                self._disorder[oid] = (
-                    f"leads to {Tid(tid)}, and there is a newer revision, {Tid(newest)}"
-                )
+                what = f"leads to {revision_name(oid, tid)}, which is missing"
+                self._disorder[oid] = self._gravity(max(tid, newest)), what
+            elif tid < newest <= self._serial:  # an older increment was extracted after a newer one
+                what = f"leads to {Tid(tid)}, and there is a newer revision, {Tid(newest)}"
+                self._disorder[oid] = ERROR, what
         for oid in self._newest.keys() - self._pointers.keys():
-            self._disorder[oid] = "is missing, and there are revisions"
+            newest = self._newest[oid] if self._newest[oid] <= self._serial else 0  # not moved yet
+            self._disorder[oid] = self._gravity(newest), "is missing, and there are revisions"
+
+    def _gravity(self, tid: int) -> str:
+        """A pack that was killed leaves disorder among what it removes: nothing that is newer than it."""
+        return ERROR if tid > self._packed else NOTE
 
     def _reach(self) -> None:
         """From the root over all references: what cannot be loaded, and what nothing refers to."""
@@ -304,14 +309,12 @@ class _Database:
         while to_do:
             oid = to_do.pop()
             if oid in self._disorder:
-                self._error(f"{self._view.where(pointer_name(oid))} {self._disorder.pop(oid)}")
+                self._error(f"{self._view.where(pointer_name(oid))} {self._disorder.pop(oid)[1]}")
             for reference in self._references(oid):
                 if reference not in seen:
                     seen.add(reference)
                     to_do.append(reference)
-        for oid, what in sorted(self._disorder.items()):
-            newer = "newer" in what  # an older increment was extracted after a newer one
-            severity = ERROR if newer else NOTE
+        for oid, (severity, what) in sorted(self._disorder.items()):
             self._verdict.add(severity, f"{self._view.where(pointer_name(oid))} {what}")
         self._verdict.reachable = len(seen & self._newest.keys())
         orphans = len(self._newest) - self._verdict.reachable
