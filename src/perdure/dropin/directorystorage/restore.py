@@ -12,7 +12,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,14 +22,14 @@ from perdure.dropin.directorystorage.chain import Chain, plan_chain
 from perdure.dropin.directorystorage.cutting import cut_back
 from perdure.dropin.directorystorage.file_checks import check_content
 from perdure.dropin.directorystorage.reading_archives import (
-    FOLDERS,
+    IN_HOME,
     Found,
     TrailingBytes,
     layouts_of,
     read_archive,
 )
 from perdure.dropin.directorystorage.verify import ERROR, Verdict, verify_database
-from perdure.errors import SourceDamaged, SourceUnusable, TargetInUse, UsageError
+from perdure.errors import SourceDamaged, SourceUnusable, UsageError
 from perdure.formats.directorystorage_archive import INDEX_HEADER, ArchiveName, Row
 from perdure.formats.directorystorage_names import Kind, name_at, path_of
 from perdure.formats.directorystorage_settings import (
@@ -39,7 +38,8 @@ from perdure.formats.directorystorage_settings import (
 from perdure.formats.directorystorage_settings import parse_settings, with_layout
 from perdure.model import Observer, Tid
 from perdure.sources.directorystorage.home import SETTINGS, Home, View, read_file
-from perdure.sources.durable import Owner, give, sync_directory, write_new
+from perdure.sources.directorystorage.placing import made_beside
+from perdure.sources.durable import Owner, give, write_new
 
 _FOLDER_MODE = 0o755
 
@@ -103,12 +103,7 @@ def restore(request: RestoreRequest, observer: Observer) -> RestoreReport:
     """Restore a storage. Raises UsageError, SourceUnusable, SourceDamaged, TargetInUse, OSError."""
     chain = plan_restore(request)
     target = request.target.absolute()
-    _check_target(target)
-    half = target.with_name(f".{target.name}.restoring")
-    if half.exists():
-        shutil.rmtree(half)  # a run that was stopped left it
-    half.mkdir(parents=True, mode=0o700)
-    try:
+    with made_beside(target) as half:
         builder = _Builder(request, half)
         for name in chain.archives:
             observer.progress(f"extracting {name}", 0, 1)
@@ -118,12 +113,7 @@ def restore(request: RestoreRequest, observer: Observer) -> RestoreReport:
             cut_back(home, request.moment)
         verdict = _verify(home, observer)
         _write_index(request.folder, home, chain)
-        builder.settle(half)
-        os.rename(half, target)
-        sync_directory(target.parent)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
+        builder.settle()
     return RestoreReport(chain, Tid(View(Home(target)).serial()), verdict)
 
 
@@ -131,16 +121,6 @@ def _number_for(moment: Tid, rows: Sequence[Row]) -> int | None:
     """Choose the first run that includes a moment; None, the last one, where the index does not tell."""
     later = [row.number for row in rows if row.tid >= moment.value]
     return min(later) if later else None
-
-
-def _check_target(target: Path) -> None:
-    """A target is an empty folder, or nothing. Raises TargetInUse, SourceUnusable."""
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise TargetInUse(
-            f"{target} is there already, and not empty",
-            hint="archives that are extracted over another state make a storage that looks right and is not:"
-            " restore to a new place, then move the old HOME away",
-        )
 
 
 class _Builder:
@@ -152,7 +132,7 @@ class _Builder:
         self._owner: Owner | None = None
         self._serial = 0
         self._ends = {row.number: row.tid for row in read_index(request.folder)}
-        for folder in FOLDERS:
+        for folder in IN_HOME:
             (half / folder).mkdir(mode=_FOLDER_MODE)
         if request.config:
             for path in sorted(request.config.iterdir()):
@@ -195,13 +175,12 @@ class _Builder:
             self._write("config/identity", self._request.identity, 0o644)
         return Home(self._half)
 
-    def settle(self, half: Path) -> None:
-        """Give everything its owner, and bring it to the disk."""
-        half.chmod(_FOLDER_MODE)
-        for folder, _, files in os.walk(half):
+    def settle(self) -> None:
+        """Give everything its owner, and open it to others as far as its mode says."""
+        self._half.chmod(_FOLDER_MODE)
+        for folder, _, files in os.walk(self._half):
             for path in (Path(folder), *(Path(folder) / name for name in files)):
                 give(path, self._owner)
-        os.sync()  # of millions of small files, one by one takes hours
 
     def _take(self, archive: Path, found: Found) -> bool:
         """Write a member; gives whether it was x.serial. Raises SourceDamaged."""

@@ -50,6 +50,8 @@ from perdure.formats.directorystorage_settings import MOST_BYTES as MOST_SETTING
 from perdure.formats.directorystorage_settings import Settings, parse_settings
 from perdure.model import Tid
 
+FOLDERS = ("A", "B", "config", "journal", "misc")
+"""Without one of them a storage does not start."""
 SETTINGS = "config/settings"
 SNAPSHOT = "misc/snapshot"
 LOCK, SUBLOCK = "misc/lock", "misc/sublock"
