@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ def convert(session: Session, home: Path, target: Path, force: bool) -> None:
     if report.python_2:
         session.output.line(
             "  its pickles are Python 2's; on with: zodbupdate --convert-py3 --encoding utf-8"
-            f" --encoding-fallback latin1 --file {messages.printable(str(target))}"
+            f" --encoding-fallback latin1 --file {messages.printable(shlex.quote(str(target)))}"
         )
     values = {
         "file": str(report.file),

@@ -255,6 +255,13 @@ class TestDefectsOfTheRealTool:
         report = make(home, Request(), live=live)
         assert any(view.where(name) in each and "missing" in each for each in report.damage)
 
+    def test_the_root_is_never_packed_away(self, tmp_path: Path) -> None:
+        home = Home(unpack("chunky-packed-detailed", tmp_path))
+        (home.path / "backups").mkdir()
+        assert not make(home, Request()).damage
+        home.place("A", pointer_name(0)).unlink()
+        assert any("0000.c is damaged" in each for each in make(home, Request()).damage)
+
     def test_a_damaged_object_is_told(self, archives: Path, tmp_path: Path) -> None:
         home = home_at(archives, tmp_path / "home", 3)
         path = max((home.path / "A").glob("o*/**/*.04*"))

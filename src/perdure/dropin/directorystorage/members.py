@@ -30,6 +30,7 @@ from perdure.formats.directorystorage import (
 from perdure.formats.directorystorage_names import (
     LAST_OID,
     PACKED,
+    ROOT,
     SERIAL,
     Kind,
     Name,
@@ -152,6 +153,8 @@ class StillContents:
         if self.view.counter_bytes(LAST_OID) is None:
             raise damaged(self.view.where(LAST_OID), "it is missing")
         self.view.check_packed()
+        if self.serial and not self._current(ROOT):
+            raise damaged(self.view.where(pointer_name(ROOT)), "it is missing")
         if self.serial and self.view.transaction(self.serial) is None:
             raise damaged(self.view.where(transaction_name(self.serial)), "it is missing")
 

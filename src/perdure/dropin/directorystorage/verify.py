@@ -320,7 +320,7 @@ class _Database:
         orphans = len(self._newest) - self._verdict.reachable
         if orphans:
             self._verdict.add(
-                NOTE, f"{orphans} objects cannot be reached from the root: a pack removes them"
+                NOTE, f"objects that cannot be reached from the root, and go with a pack: {orphans}"
             )
 
     def _references(self, oid: int) -> Iterator[int]:

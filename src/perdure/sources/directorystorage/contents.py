@@ -38,6 +38,7 @@ from perdure.formats.directorystorage import (
     damaged,
 )
 from perdure.formats.directorystorage_names import (
+    ROOT,
     Kind,
     pointer_name,
     revision_name,
@@ -227,7 +228,7 @@ class Contents:
         found = self._settled.pointer(oid)  # most are there; looking into the journal takes longer
         if found is None or found.tid != newest:
             found = self.view.pointer(oid)
-        if found is None and newest < self.packed:
+        if found is None and newest < self.packed and oid != ROOT:
             return PointerState.NONE
         if found is None:
             self.check_steady()
