@@ -39,6 +39,7 @@ from perdure.formats.directorystorage import (
 )
 from perdure.formats.directorystorage_names import (
     ROOT,
+    SERIAL,
     Kind,
     pointer_name,
     revision_name,
@@ -50,6 +51,7 @@ from perdure.sources.directorystorage.home import Home, LiveView, View
 _UNPACKED, _PACKED = " ", "p"
 LOST = b"DirectoryStorage had revisions of this transaction, but no file of it"
 """The description of a transaction whose file is missing."""
+_NOTHING_THERE = "it is missing: does config/settings name the right format?"
 
 
 class PointerState(Enum):
@@ -109,12 +111,15 @@ class Contents:
         self.check_steady()
         self.view.check_packed()
         self._scanned = False
+        self._check_last()
 
     @cached_property
     def names(self) -> Names:
         """All revisions there are. Raises SourceDamaged, SourceUnusable."""
         names = Names(self.view, self.serial)
         self.check_steady()
+        if self.serial and self.serial not in names.transactions(self.serial - 1, self.serial):
+            raise damaged(self.view.where(transaction_name(self.serial)), _NOTHING_THERE)
         for oid in names.without_revision().tolist():
             self._pointer(oid, 0)
         self._scanned = True
@@ -178,6 +183,16 @@ class Contents:
                 " told from what is lost",
                 hint="try again when the pack has ended",
             )
+
+    def _check_last(self) -> None:
+        """Make sure that the last transaction is there: where nothing can be found, little would be amiss.
+
+        Raises SourceDamaged.
+        """
+        if self.view.counter_bytes(SERIAL) is None:
+            raise damaged(self.view.where(SERIAL), _NOTHING_THERE)
+        if self.serial and not self.view.has(transaction_name(self.serial), self.serial):
+            _ = self.names  # its revisions may be there
 
     def _chain(self, after: int, stop: int) -> list[int] | None:
         """Give the tids above ``after``, the greatest first; None where only a scan finds them all."""
