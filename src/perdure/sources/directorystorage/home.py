@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ PACKING = "packing"
 _ATTEMPTS = 10_000
 _DEEPEST = 12
 _LEAST_READ = 1 << 12
+_PACK_WRITES, _PAUSE = 30.0, 0.01
+"""Seconds: within the first a pack has written x.packed."""
 _CLOCKS_DIFFER = 86_400
 """Seconds that the clock of a site may be off."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -170,8 +173,16 @@ class View:
         return self._counter(LAST_OID)
 
     def packed(self) -> int:
-        """Give the tid up to which the last pack went; 0: there was none."""
-        return self._counter(PACKED)
+        """Give the tid up to which the last pack went; 0: there was none.
+
+        A pack that begins writes it in place: for a moment the file is empty.
+        """
+        end = time.monotonic() + _PACK_WRITES
+        while (raw := self.changing(PACKED)) == b"" and self.home.is_open():
+            if time.monotonic() > end:
+                break
+            time.sleep(_PAUSE)
+        return 0 if raw is None else parse_counter(raw, self.where(PACKED))
 
     def check_packed(self) -> None:
         """Make sure that the last pack was before ``x.packed`` was written.
