@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,10 @@ from doubles import Restic
 from hypothesis import HealthCheck, settings
 from old_zope import MISSING
 from small_repository import Site
+
+# A job that a shell put into the background ignores SIGINT, and so would the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["command_line", "buildout_site", "object_server", "recipe_pair"]
 

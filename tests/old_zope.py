@@ -116,12 +116,18 @@ class OldZope:
 
 
 class Living:
-    """A process that has a storage open: tests/python2/living.py says what it can be asked for."""
+    """A process that has a storage open: tests/python2/living.py says what it can be asked for.
 
-    def __init__(self, old_zope: OldZope, home: Path) -> None:
+    ``settles``: the storage leaves the snapshot mode of its start, which is waited for; else it is refused
+    every other one, for a moment or, when somebody holds its sublock, for ever.
+    """
+
+    def __init__(self, old_zope: OldZope, home: Path, *, settles: bool = True) -> None:
         self.home = home
         self.process = old_zope.start("living.py", home)
         self._answer()
+        if settles:
+            self.settle()
 
     def ask(self, *words: str | float) -> Any:
         """Ask for something: ``ask("commit", 5)``. Gives the answer; raises LivingError."""
@@ -132,7 +138,9 @@ class Living:
 
     def settle(self) -> None:
         """Wait until nothing is recombined any more, so that a snapshot can be entered."""
-        while self.ask("code") is not None:
+        end = time.monotonic() + PATIENCE
+        while (code := self.ask("code")) is not None:
+            assert time.monotonic() < end, f"the storage stays in snapshot mode {code}"
             time.sleep(0.02)
 
     def close(self) -> None:

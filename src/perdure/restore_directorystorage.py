@@ -89,7 +89,6 @@ def restore_home(
         made = new.fill(restored.files[0], known, counters, observer)
         if restored.blobs is not None:
             os.rename(restored.files[-1], blobs)
-        new.commit()
     return replace(
         _report(chosen, home, layout),
         cut=restored.cut,

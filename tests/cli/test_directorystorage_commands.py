@@ -104,7 +104,6 @@ def test_a_site_with_blobs(program: Program, home: Path, tmp_path: Path) -> None
     with new_home(wrapped, "chunky") as new:
         new.configure({"settings": (home / "config" / "settings").read_bytes()})
         new.fill(made.path, iter(()), Counters(99, 0), SilentObserver())
-        new.commit()
     shutil.move(made.blobs, tmp_path / "blobs")
     (tmp_path / "zope.conf").write_text(ZOPE_CONF)
     found = program("sources", "--zope-conf", "zope.conf").out

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from directorystorage_homes import READABLE, seen, states_of, unpack
 
-from perdure.errors import SourceUnusable
+from perdure.errors import SourceDamaged, SourceUnusable
 from perdure.formats.directorystorage import RevisionFile, TransactionFile
-from perdure.formats.directorystorage_names import COUNTERS, Kind, revision_name
-from perdure.sources.directorystorage.home import Home, LiveView, View
+from perdure.formats.directorystorage_names import COUNTERS, PACKED, Kind, revision_name
+from perdure.sources.directorystorage.home import LOCK, Home, LiveView, View
 
 NOTHING: dict[str, Any] = {"objects": {}}
 EMPTY = {
@@ -98,3 +100,20 @@ def test_what_is_no_home_is_refused(tmp_path: Path) -> None:
     (home / "B").rmdir()
     with pytest.raises(SourceUnusable, match="no folder B"):
         Home(home)
+
+
+@pytest.mark.parametrize("view", [View, LiveView])
+def test_a_pack_that_begins_empties_its_counter_for_a_moment(
+    tmp_path: Path, view: type[View], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(unpack("chunky-packed-detailed", tmp_path))
+    packed = view(home).packed()
+    counter = home.place("A", PACKED)
+    written = counter.read_bytes()
+    counter.write_bytes(b"")
+    with pytest.raises(SourceDamaged, match="0 bytes"):
+        view(home).packed()  # nobody is about to write it
+    with (home.path / LOCK).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(time, "sleep", lambda _: counter.write_bytes(written))
+        assert view(home).packed() == packed

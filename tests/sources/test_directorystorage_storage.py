@@ -17,6 +17,8 @@ from zope.interface.verify import verifyObject
 
 from perdure import open_directorystorage
 from perdure.errors import SourceDamaged, SourceUnusable
+from perdure.formats.directorystorage_names import path_of, pointer_name
+from perdure.formats.directorystorage_settings import with_layout
 
 
 def tids_of(told: list[dict[str, Any]]) -> list[str]:
@@ -167,6 +169,41 @@ def test_a_pack_meanwhile_is_noticed(tmp_path: Path) -> None:
     (home / "A" / "x" / "packed").write_bytes(b"\x04" + bytes(7))
     with pytest.raises(SourceUnusable, match="a pack runs"):
         list(transactions)
+
+
+def test_a_pack_in_the_future_is_no_excuse(tmp_path: Path) -> None:
+    """Else everything that is missing would pass for packed."""
+    home = unpack("chunky-clean", tmp_path)
+    (home / "A" / "x" / "packed").write_bytes(b"\x06" + bytes(7))
+    with pytest.raises(SourceDamaged, match="tells of a pack"):
+        open_directorystorage(home)
+
+
+@pytest.mark.parametrize("layout", ["bushy", "lawn", "flat"])
+def test_the_wrong_format_is_no_empty_storage(tmp_path: Path, layout: str) -> None:
+    home = unpack("chunky-clean", tmp_path)
+    settings = home / "config" / "settings"
+    settings.write_bytes(with_layout(settings.read_bytes(), layout))
+    with pytest.raises(SourceDamaged, match="the right format"):
+        open_directorystorage(home)
+
+
+def test_a_link_is_no_revision(tmp_path: Path) -> None:
+    home = unpack("chunky-clean", tmp_path)
+    path = next((home / "A").rglob("0001.04*"))
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SourceDamaged):
+        for transaction in open_directorystorage(home).iterator():
+            list(transaction)
+
+
+def test_a_pointer_that_is_missing_is_told(tmp_path: Path) -> None:
+    home = unpack("chunky-clean", tmp_path)
+    (home / "A" / path_of(pointer_name(1), "chunky")).unlink()
+    with pytest.raises(SourceDamaged, match="is missing"):
+        for transaction in open_directorystorage(home).iterator():
+            list(transaction)
 
 
 def test_pointers_are_compared_with_revisions(tmp_path: Path) -> None:

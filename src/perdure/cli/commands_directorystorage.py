@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import messages
-from perdure.cli.directorystorage import convert
 from perdure.cli.options import output_options
 from perdure.cli.output import Output
-from perdure.cli.session import Session, with_session
+from perdure.cli.session import Session, now, with_session
 from perdure.dropin.directorystorage.command import backup, home_at, snapshot
 from perdure.errors import DamageFound
 from perdure.model import Tid, parse_moment
 
 if TYPE_CHECKING:
+    from perdure.dropin.directorystorage.convert import ConvertReport
     from perdure.dropin.directorystorage.verify import Finding
+    from perdure.model import Observer
 
 _PATH = click.Path(path_type=Path)
+_MOST_NAMED = 5
 
 
 @click.group(short_help="Back up, restore and verify DirectoryStorages.")
@@ -31,7 +34,6 @@ def directorystorage() -> None:
 
 directorystorage.add_command(backup)
 directorystorage.add_command(snapshot)
-directorystorage.add_command(convert)
 
 
 @directorystorage.command(short_help="Make a HOME from archives.")
@@ -144,6 +146,51 @@ def verify(session: Session, path: Path) -> None:
         raise DamageFound(f"{path} is damaged")
 
 
+@directorystorage.command(short_help="Make a FileStorage of a HOME.")
+@click.argument("home", metavar="HOME", type=_PATH)
+@click.argument("target", metavar="DATA.FS", type=_PATH)
+@click.option("--force", is_flag=True, help="Replace DATA.FS if it exists.")
+@output_options
+@with_session
+def convert(session: Session, home: Path, target: Path, force: bool) -> None:
+    """Make a FileStorage with all that a DirectoryStorage holds: revisions, users, texts, undone creations.
+
+    HOME is only read, and may be in use. A transaction of which only revisions are left gets a description
+    that says so. The file begins with FS21 where the pickles are Python 2's: Zope on Python 2 opens it, and
+    zodbupdate makes of it what ZODB on Python 3 opens.
+    """
+    from perdure.dropin.directorystorage.convert import convert as make
+
+    started = now()
+    with session.output.observer() as observer:
+        report = make(home, target, force=force, observer=observer)
+        _warn_of_lost(observer, report)
+    seconds = (now() - started).total_seconds()
+    session.output.line(
+        f"made {messages.printable(str(target))} ({messages.size(report.size)}) to"
+        f" {messages.cut(report.cut)} UTC (tid {report.cut}):"
+        f" {messages.count(report.transactions, 'transaction')},"
+        f" {messages.count(report.records, 'record')}, {messages.seconds(seconds)}"
+    )
+    if report.python_2:
+        session.output.line(
+            "  its pickles are Python 2's; on with: zodbupdate --convert-py3 --encoding utf-8"
+            f" --encoding-fallback latin1 --file {messages.printable(shlex.quote(str(target)))}"
+        )
+    values = {
+        "file": str(report.file),
+        "size": report.size,
+        "cut": str(report.cut) if report.cut.value else None,
+        "transactions": report.transactions,
+        "records": report.records,
+        "last_packed": str(report.last_packed) if report.last_packed.value else None,
+        "without_file": [str(tid) for tid in report.without_file],
+        "python_2": report.python_2,
+        "seconds": round(seconds, 3),
+    }
+    session.output.event("summary", values)
+
+
 @directorystorage.command(short_help="Copy everything of a storage that crashed.")
 @click.argument("home", metavar="HOME", type=_PATH)
 @click.argument("archive", metavar="ARCHIVE", type=_PATH)
@@ -212,3 +259,16 @@ def _show_findings(output: Output, findings: Sequence[Finding]) -> None:
             output.event(finding.severity, {"message": finding.what})
         elif finding.severity != "note" or not output.quiet:
             sys.stderr.write(f"{finding.severity}: {messages.printable(finding.what)}\n")
+
+
+def _warn_of_lost(observer: Observer, report: ConvertReport) -> None:
+    """Say of which transactions only revisions are left."""
+    lost = report.without_file
+    if not lost:
+        return
+    named = ", ".join(map(str, lost[:_MOST_NAMED]))
+    more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+    observer.warning(
+        f"of {messages.count(len(lost), 'transaction')} only revisions are left: who made them and why is"
+        f" not known ({named}{more})"
+    )

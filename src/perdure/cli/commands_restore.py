@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import messages
-from perdure.cli.directorystorage import restore_to_home
 from perdure.cli.options import moment, output_options, reading_options, tags
 from perdure.cli.output import Output
 from perdure.cli.postgresql import Server, server_options
+from perdure.cli.restoring_home import restore_to_home
 from perdure.cli.session import Session, now, with_session
 from perdure.errors import UsageError
 from perdure.formats.directorystorage_names import FORMATS

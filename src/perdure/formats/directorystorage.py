@@ -86,6 +86,14 @@ class RevisionFile:
         data = raw[REVISION_HEADER.size :]
         return cls(oid, tid, prev, data, undo_from, digest, reserved)
 
+    @classmethod
+    def read(cls, raw: bytes, oid: int, tid: int, where: str) -> RevisionFile:
+        """Read the file of a certain revision, and make sure that it is whole. Raises SourceDamaged."""
+        found = cls.parse(raw, where)
+        _check((found.oid, found.tid) == (oid, tid), where, "it is that of another revision")
+        _check(found.md5_stands, where, "its MD5 is not that of its content")
+        return found
+
     def encode(self) -> bytes:
         """Give the bytes of the file."""
         length = REVISION_HEADER.size + len(self.data)
@@ -135,6 +143,14 @@ class TransactionFile:
             size += each
         user, description, extension = texts
         return cls(tid, prev, user, description, extension, decode_oids(raw[size:]), digest)
+
+    @classmethod
+    def read(cls, raw: bytes, tid: int, where: str) -> TransactionFile:
+        """Read the file of a certain transaction, and make sure that it is whole. Raises SourceDamaged."""
+        found = cls.parse(raw, where)
+        _check(found.tid == tid, where, "it is that of another transaction")
+        _check(found.md5_stands, where, "its MD5 is not that of its content")
+        return found
 
     def encode(self) -> bytes:
         """Give the bytes of the file. Raises ValueError when a text is too long for its format."""

@@ -35,6 +35,8 @@ from typing import NamedTuple
 
 FORMATS = ("bushy", "chunky", "lawn", "flat")
 SERIAL, LAST_OID, PACKED = "x.serial", "x.oid", "x.packed"
+ROOT = 0
+"""The oid of the object that leads to all others: no pack removes it."""
 COUNTERS = (SERIAL, LAST_OID, PACKED)
 
 _NAME = re.compile(

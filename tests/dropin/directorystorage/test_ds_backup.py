@@ -21,14 +21,15 @@ from perdure.dropin.directorystorage.backup import (
     plan_archives,
     read_index,
 )
-from perdure.dropin.directorystorage.contents import LivingContents, StillContents
 from perdure.dropin.directorystorage.dates import seconds_of
+from perdure.dropin.directorystorage.members import LivingContents, StillContents
 from perdure.dropin.directorystorage.restore import RestoreRequest, restore
 from perdure.dropin.directorystorage.verify_archives import verify_archives
 from perdure.errors import SourceDamaged, SourceUnusable, UsageError
 from perdure.formats.directorystorage_archive import ArchiveName, Row
+from perdure.formats.directorystorage_names import pointer_name, revision_name, transaction_name
 from perdure.model import SilentObserver
-from perdure.sources.directorystorage.home import Home
+from perdure.sources.directorystorage.home import Home, View
 
 OBSERVER = SilentObserver()
 NOW = 1795277000
@@ -196,15 +197,15 @@ class TestDefectsOfTheRealTool:
         self, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
     ) -> None:
         home = home_at(archives, tmp_path / "home", 3)
-        lstat = Path.lstat
+        lstat = os.lstat
 
-        def of_user(path: Path) -> os.stat_result:
+        def of_user(path: str) -> os.stat_result:
             status = list(lstat(path))
             status[4] = status[5] = user
             return os.stat_result(status)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "lstat", of_user)
+            patched.setattr(os, "lstat", of_user)
             make(home, Request())
         made = home.path / "backups" / "backup-4.tgz"
         with tarfile.open(made) as archive:
@@ -229,11 +230,43 @@ class TestDefectsOfTheRealTool:
         assert not list((home.path / "backups").glob(".tmp*"))
         assert [row.number for row in read_index(home.path / "backups")] == [1, 2, 3, 4]
 
+    @pytest.mark.parametrize("live", [False, True])
+    @pytest.mark.parametrize("lost", ["revision", "transaction", "pointer"])
+    def test_nothing_of_the_past_is_missed_in_silence(
+        self, archives: Path, tmp_path: Path, lost: str, live: bool
+    ) -> None:
+        """Not what is current alone: also what only undo and the history need."""
+        home = home_at(archives, tmp_path / "home", 3)
+        view = View(home)
+        last = view.transaction(view.serial())
+        assert last
+        name = {
+            "revision": next(
+                revision_name(oid, each.prev)
+                for oid in range(view.last_oid())
+                if (pointer := view.pointer(oid))
+                and (each := view.revision(oid, pointer.tid))
+                and each.prev
+            ),
+            "transaction": transaction_name(last.prev),
+            "pointer": pointer_name(last.oids[0]),
+        }[lost]
+        home.place("A", name).unlink()
+        report = make(home, Request(), live=live)
+        assert any(view.where(name) in each and "missing" in each for each in report.damage)
+
+    def test_the_root_is_never_packed_away(self, tmp_path: Path) -> None:
+        home = Home(unpack("chunky-packed-detailed", tmp_path))
+        (home.path / "backups").mkdir()
+        assert not make(home, Request()).damage
+        home.place("A", pointer_name(0)).unlink()
+        assert any("0000.c is damaged" in each for each in make(home, Request()).damage)
+
     def test_a_damaged_object_is_told(self, archives: Path, tmp_path: Path) -> None:
         home = home_at(archives, tmp_path / "home", 3)
         path = max((home.path / "A").glob("o*/**/*.04*"))
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-        assert "not what was written" in make(home, Request()).damage[0]
+        assert f"{path} is damaged" in make(home, Request()).damage[0]
 
     def test_a_missing_counter_is_told(self, archives: Path, tmp_path: Path) -> None:
         home = home_at(archives, tmp_path / "home", 3)

@@ -17,14 +17,14 @@ from directorystorage_homes import READABLE, seen, states_of, unpack
 from perdure.dropin.directorystorage import holding
 from perdure.dropin.directorystorage.asking import DirectMethod, HttpMethod, Refused, ZeoMethod
 from perdure.dropin.directorystorage.holding import Patience, held_outside, hold, leave_foreign
-from perdure.dropin.directorystorage.locks import SUBLOCK, LockTaken, is_taken, locked
+from perdure.dropin.directorystorage.locks import LockTaken, locked
 from perdure.dropin.directorystorage.rolling_forward import roll_forward
 from perdure.dropin.directorystorage.states import Sight, State, look
 from perdure.errors import PerdureError, SourceDamaged, SourceUnusable, UsageError
 from perdure.formats import old_zeo
 from perdure.formats.directorystorage_names import Kind
 from perdure.model import SilentObserver
-from perdure.sources.directorystorage.home import LOCK, Home, Journal, View
+from perdure.sources.directorystorage.home import LOCK, SUBLOCK, Home, Journal, View
 
 OBSERVER = SilentObserver()
 NOW = 1795277000
@@ -103,7 +103,7 @@ class Asked:
 
     def leave(self, code: str) -> None:
         self.calls.append("leave")
-        if self.leaving_fails or is_taken(self.home, SUBLOCK):
+        if self.leaving_fails or Home(self.home).is_locked(SUBLOCK):
             self.leaving_fails -= 1
             raise Refused("locked")
         (self.home / "misc" / "snapshot").unlink()
@@ -128,7 +128,7 @@ def sublock(home: Home) -> Iterator[None]:
 def held(home: Home, *methods: Asked | DirectMethod, patience: Patience = AT_ONCE) -> None:
     with hold(home, methods, "me-1", lambda: NOW, patience, OBSERVER) as still:
         assert still.timestamp == NOW
-        assert is_taken(home.path, SUBLOCK)
+        assert home.is_locked(SUBLOCK)
 
 
 def test_in_and_out(home: Home) -> None:
@@ -282,8 +282,8 @@ class TestDirect:
     def test_keeps_a_storage_from_starting_meanwhile(self, home: Home) -> None:
         """Else it would go on in a snapshot mode that it cannot leave."""
         with hold(home, [DirectMethod(home)], "me-1", lambda: NOW, AT_ONCE, OBSERVER):
-            assert is_taken(home.path, LOCK)
-        assert not is_taken(home.path, LOCK)
+            assert home.is_locked(LOCK)
+        assert not home.is_locked(LOCK)
 
     @pytest.mark.parametrize("stranger", [".keep", "working_0_done", "notes.txt"])
     def test_refuses_what_the_storage_would_refuse(self, home: Home, stranger: str) -> None:
@@ -407,7 +407,7 @@ class TestHeldOutside:
 class TestLocks:
     def test_a_lock_is_made_where_there_is_none(self, home: Home) -> None:
         (home.path / SUBLOCK).unlink(missing_ok=True)
-        assert not is_taken(home.path, SUBLOCK)
+        assert not home.is_locked(SUBLOCK)
         with locked(home.path, SUBLOCK), pytest.raises(LockTaken), locked(home.path, SUBLOCK):
             pass
         assert (home.path / SUBLOCK).exists()
@@ -419,7 +419,7 @@ class TestLocks:
     def test_another_process_holds_it(self, home: Home) -> None:
         with (home.path / SUBLOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            assert is_taken(home.path, SUBLOCK)
+            assert home.is_locked(SUBLOCK)
 
 
 class TestAsking:

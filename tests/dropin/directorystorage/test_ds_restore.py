@@ -24,6 +24,7 @@ from perdure.formats.directorystorage_archive import ArchiveName
 from perdure.formats.directorystorage_names import Kind
 from perdure.model import SilentObserver, Tid
 from perdure.sources.directorystorage.home import Home, View
+from perdure.sources.directorystorage.placing import made_beside
 
 OBSERVER = SilentObserver()
 SETTINGS = "config/settings"
@@ -182,12 +183,21 @@ def test_only_into_what_is_empty(archives: Path, tmp_path: Path) -> None:
     target.mkdir()
     restore(RestoreRequest(archives, target, number=1), OBSERVER)
     before = states_of(target)
-    with pytest.raises(TargetInUse, match="not empty"):
+    with pytest.raises(UsageError, match="not empty"):
         restore(RestoreRequest(archives, target), OBSERVER)
     assert states_of(target) == before
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(TargetInUse):
+    with pytest.raises(UsageError):
         restore(RestoreRequest(archives, tmp_path / "link"), OBSERVER)
+
+
+def test_one_restore_at_a_time(archives: Path, tmp_path: Path) -> None:
+    """Else the second one would take the first one's folder for what an interrupted run left."""
+    with made_beside(tmp_path / "home") as part:
+        (part / "mine").touch()
+        with pytest.raises(TargetInUse, match="another restore"):
+            restore(RestoreRequest(archives, tmp_path / "home"), OBSERVER)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["mine"]
 
 
 def test_several_storages_in_one_folder(archives: Path, tmp_path: Path) -> None:
@@ -292,8 +302,17 @@ def test_cut_and_altered_archives(archives: Path, tmp_path: Path) -> None:
     at = inside.find(b"persistent.mapping")
     inside[at] ^= 1
     path.write_bytes(gzip.compress(bytes(inside)))
-    with pytest.raises(SourceDamaged, match="not what was written"):
+    with pytest.raises(SourceDamaged, match="MD5 is not that") as raised:
         restore(RestoreRequest(archives, tmp_path / "home", number=1), OBSERVER)
+    assert raised.value.hint == "do without it: --without mysite-1.tgz"
+
+
+def test_an_archive_under_another_one_s_name(archives: Path, tmp_path: Path) -> None:
+    """Whole in itself, and not what was asked for."""
+    shutil.copy(archives / "mysite-5.tgz", archives / "mysite-2-to-4.tgz")
+    with pytest.raises(SourceDamaged, match="tindex says 040d283895602433 of run 4"):
+        restore(RestoreRequest(archives, tmp_path / "home", number=4), OBSERVER)
+    assert not (tmp_path / "home").exists()
 
 
 class TestOddArchivesOfTheRealTool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,13 @@ from perdure.dropin.directorystorage.verify import verify_home
 from perdure.dropin.directorystorage.wreckage import copy_wreckage
 from perdure.errors import SourceUnusable, UsageError
 from perdure.formats.directorystorage import PointerFile, RevisionFile, TransactionFile
-from perdure.formats.directorystorage_names import pointer_name, revision_name, transaction_name
-from perdure.model import SilentObserver
+from perdure.formats.directorystorage_names import (
+    journal_name,
+    pointer_name,
+    revision_name,
+    transaction_name,
+)
+from perdure.model import SilentObserver, Tid
 from perdure.sources.directorystorage.home import LOCK, Home, View
 
 OBSERVER = SilentObserver()
@@ -101,6 +107,11 @@ def no_pointer(home: Path) -> None:
     at(home, pointer_name(1)).unlink()
 
 
+def pointer_of_what_nothing_leads_to(home: Path) -> None:
+    at(home, pointer_name(0x30)).parent.mkdir(parents=True, exist_ok=True)
+    at(home, pointer_name(0x30)).write_bytes(PointerFile(last_transaction(home).prev).encode())
+
+
 def no_transaction(home: Path) -> None:
     at(home, transaction_name(last_transaction(home).prev)).unlink()
 
@@ -111,6 +122,26 @@ def no_last_transaction(home: Path) -> None:
 
 def no_serial(home: Path) -> None:
     at(home, "x.serial").unlink()
+
+
+def pack_in_the_future(home: Path) -> None:
+    """Then everything that is missing would pass for packed."""
+    at(home, "x.packed").write_bytes(
+        Tid.at(datetime(2105, 1, 1, tzinfo=UTC)).value.to_bytes(8, "big")
+    )
+
+
+def serial_that_the_journal_contradicts(home: Path) -> None:
+    """A start would take the counter of the journal."""
+    last = last_transaction(home)
+    folder = home / "journal" / journal_name(last.tid)
+    folder.mkdir()
+    at(home, transaction_name(last.tid)).rename(folder / transaction_name(last.tid))
+    (folder / "x.serial").write_bytes(bytes(8))
+
+
+def short_serial(home: Path) -> None:
+    at(home, "x.serial").write_bytes(b"123")
 
 
 def short_counter(home: Path) -> None:
@@ -161,11 +192,15 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (rolled_back_counters, "younger than the last transaction"),
     (low_oid, "would be given out once more"),
     (no_pointer, "is missing, and there are revisions"),
+    (pointer_of_what_nothing_leads_to, "which is missing"),
     (no_transaction, "is missing"),
     (no_last_transaction, "is missing"),
     (no_serial, "serial is missing"),
     (short_counter, "has 3 bytes"),
-    (revision_under_another_name, "not what was written"),
+    (short_serial, "has 3 bytes"),
+    (pack_in_the_future, "tells of a pack on 2105"),
+    (serial_that_the_journal_contradicts, "and the last transaction is"),
+    (revision_under_another_name, "of another revision"),
     (revision_that_no_transaction_names, "does not name all revisions"),
     (reference_to_nothing, "which is not there"),
     (broken_pickle, "pickle"),

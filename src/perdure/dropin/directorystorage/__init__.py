@@ -7,7 +7,7 @@ What to import for a program of one's own (docs/directorystorage.md shows one)::
     holding          hold a storage still; what a snapshot tool around holds
     asking           XML-RPC, old ZEO, direct: how a storage is asked
     rolling_forward  what a storage does when it starts
-    contents         what goes into an archive, of a storage that is held still or lives
+    members          what goes into an archive, of a storage that is held still or lives
     backup           archives and their index
     restore, chain   from archives to a HOME
     verify, verify_archives, wreckage, living_copy

@@ -7,20 +7,22 @@ extended header (pax), which tar programs of the last twenty years read.
 from __future__ import annotations
 
 import grp
-import gzip
 import os
 import pwd
 import tarfile
+import zlib
 from collections.abc import Iterable
 from functools import cache
-from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
-from perdure.dropin.directorystorage.contents import FILE_MODE, Member
+from perdure.dropin.directorystorage.members import FILE_MODE, Member
 from perdure.errors import SourceUnusable
 from perdure.sources.durable import give, owner_for, write_new
 
 _LEVEL = 6
+_GZIP = 16
+"""Added to the size of the window: zlib writes gzip's header and trailer."""
 
 
 def write_archive(path: Path, members: Iterable[Member]) -> int:
@@ -34,8 +36,7 @@ def write_archive(path: Path, members: Iterable[Member]) -> int:
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, FILE_MODE)
             give(path, owner_for(path.parent))
-            with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
-                count = _write(packed, members)
+            count = _write(file, members)
             file.flush()
             os.fsync(descriptor)
     except BaseException:
@@ -44,16 +45,22 @@ def write_archive(path: Path, members: Iterable[Member]) -> int:
     return count
 
 
-def _write(stream: gzip.GzipFile, members: Iterable[Member]) -> int:
-    count = 0
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for member in members:
-            tar.addfile(_header(member), None if member.data is None else BytesIO(member.data))
-            count += 1
+def _write(file: BinaryIO, members: Iterable[Member]) -> int:
+    packing = zlib.compressobj(_LEVEL, wbits=zlib.MAX_WBITS | _GZIP)
+    count = size = 0
+    for member in members:
+        data = member.data or b""
+        parts = (_header(member), data, bytes(-len(data) % tarfile.BLOCKSIZE))
+        size += sum(map(len, parts))
+        file.write(packing.compress(b"".join(parts)))
+        count += 1
+    end = 2 * tarfile.BLOCKSIZE
+    file.write(packing.compress(bytes(end + -(size + end) % tarfile.RECORDSIZE)))
+    file.write(packing.flush())
     return count
 
 
-def _header(member: Member) -> tarfile.TarInfo:
+def _header(member: Member) -> bytes:
     if member.path.startswith("/"):
         raise SourceUnusable(f"{member.path} does not lie in HOME")
     header = tarfile.TarInfo(member.path)
@@ -62,7 +69,10 @@ def _header(member: Member) -> tarfile.TarInfo:
     header.mode, header.mtime = member.mode, member.time
     header.uid, header.gid = member.uid, member.gid
     header.uname, header.gname = _user(member.uid), _group(member.gid)
-    return header
+    try:
+        return header.tobuf(tarfile.USTAR_FORMAT, errors="surrogateescape")
+    except ValueError:
+        return header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
 
 
 @cache

@@ -19,7 +19,7 @@ from perdure.dropin.directorystorage.rolling_forward import roll_forward
 from perdure.dropin.directorystorage.states import USER
 from perdure.errors import PerdureError, StoreError, UsageError
 from perdure.formats import old_zeo, snapshot_conf
-from perdure.sources.directorystorage.home import LOCK, SNAPSHOT, Home, read_file
+from perdure.sources.directorystorage.home import LOCK, SNAPSHOT, SUBLOCK, Home, read_file
 
 _LONGEST_TOLD = 300
 ANSWER_SECONDS = 600.0
@@ -205,8 +205,6 @@ class DirectMethod:
 
     def enter(self, code: str) -> None:
         """Lock, and roll forward. Raises LockTaken, SourceUnusable."""
-        from perdure.dropin.directorystorage.locks import SUBLOCK
-
         with ExitStack() as stack:
             stack.enter_context(locked(self._home.path, LOCK))
             with locked(self._home.path, SUBLOCK):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.dropin.directorystorage.archive import write_archive
-from perdure.dropin.directorystorage.contents import LivingContents, StillContents
 from perdure.dropin.directorystorage.locks import LockTaken
+from perdure.dropin.directorystorage.members import LivingContents, StillContents
 from perdure.errors import PerdureError, SourceUnusable, UsageError
 from perdure.formats.directorystorage_archive import (
     DEFAULT_PREFIX,

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.dropin.directorystorage.asking import Method, Refused, is_ours, method_for
-from perdure.dropin.directorystorage.locks import SUBLOCK, LockTaken, is_taken, locked
+from perdure.dropin.directorystorage.locks import LockTaken, locked
 from perdure.dropin.directorystorage.states import SHUTDOWN, USER, look
 from perdure.errors import PerdureError, SourceUnusable, UsageError
 from perdure.formats import snapshot_conf
 from perdure.model import Observer
-from perdure.sources.directorystorage.home import Home, read_file
+from perdure.sources.directorystorage.home import SUBLOCK, Home, read_file
 
 VERSION = "2"
 LONGEST_HOLD = 12 * 3600
@@ -144,7 +144,7 @@ def leave_foreign(home: Home, methods: Sequence[Method]) -> str:
     code = home.snapshot_code()
     if code is None or not code.startswith(USER):
         raise SourceUnusable(f"{home.path} is in nobody's snapshot mode: {look(home).describe()}")
-    if is_taken(home.path, SUBLOCK):
+    if home.is_locked(SUBLOCK):
         raise LockTaken(f"the program that entered {code} is still at work: it holds the sublock")
     reasons = []
     for method in methods:

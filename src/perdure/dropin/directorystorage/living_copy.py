@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from perdure.dropin.directorystorage.contents import LivingContents
 from perdure.dropin.directorystorage.holding import Still
+from perdure.dropin.directorystorage.members import LivingContents
 from perdure.dropin.directorystorage.states import SHUTDOWN
 from perdure.errors import SourceDamaged
 from perdure.model import Observer
-from perdure.sources.directorystorage.home import SNAPSHOT, Home
-
-_FOLDERS = ("A", "B", "config", "journal", "misc")
+from perdure.sources.directorystorage.home import FOLDERS, SNAPSHOT, Home
 
 
 @contextmanager
@@ -27,7 +25,7 @@ def living_copy(home: Home, folder: Path, timestamp: int, observer: Observer) ->
     """
     place = Path(mkdtemp(prefix="directorystorage-", dir=folder))
     try:
-        for name in _FOLDERS:
+        for name in FOLDERS:
             (place / name).mkdir()
         contents = LivingContents(home)
         for count, member in enumerate(contents.full(), 1):

@@ -19,7 +19,6 @@ from perdure.errors import PerdureError, SourceUnusable
 from perdure.sources.directorystorage.home import LOCK, unreadable
 from perdure.sources.durable import give, owner_for
 
-SUBLOCK = "misc/sublock"
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -45,17 +44,6 @@ def locked(home: Path, name: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)  # lets go of the lock
-
-
-def is_taken(home: Path, name: str) -> bool:
-    """Whether somebody holds a lock of a HOME. Asking takes it for a moment, if it is free."""
-    if not (home / name).exists():
-        return False
-    try:
-        with locked(home, name):
-            return False
-    except LockTaken:
-        return True
 
 
 def _open(path: Path) -> int:

@@ -16,8 +16,10 @@ from typing import BinaryIO
 from perdure.errors import DamageFound, SourceDamaged, SourceUnusable
 from perdure.formats.directorystorage import MOST_BYTES
 from perdure.formats.directorystorage_names import FORMATS, SERIAL, path_of
+from perdure.sources.directorystorage.home import FOLDERS
 
-FOLDERS = ("A", "B", "backups", "config", "journal", "misc")
+IN_HOME = (*FOLDERS, "backups")
+"""The folders of a HOME that its backups are in."""
 _SLICE = 1 << 20
 
 
@@ -103,7 +105,7 @@ def _member(path: Path, tar: tarfile.TarFile, header: tarfile.TarInfo) -> Found:
         raise SourceDamaged(f"{path} has a member that leads out of HOME: {header.name!r}")
     owner = (header.uname, header.uid, header.gname, header.gid)
     if header.isdir():
-        if parts[0] not in FOLDERS:
+        if parts[0] not in IN_HOME:
             raise SourceDamaged(f"{path} has a folder that no HOME has: {name!r}")
         return Found(name, None, header.mode, *owner)
     if not header.isfile():

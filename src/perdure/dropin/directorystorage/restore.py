@@ -12,7 +12,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,14 +22,14 @@ from perdure.dropin.directorystorage.chain import Chain, plan_chain
 from perdure.dropin.directorystorage.cutting import cut_back
 from perdure.dropin.directorystorage.file_checks import check_content
 from perdure.dropin.directorystorage.reading_archives import (
-    FOLDERS,
+    IN_HOME,
     Found,
     TrailingBytes,
     layouts_of,
     read_archive,
 )
 from perdure.dropin.directorystorage.verify import ERROR, Verdict, verify_database
-from perdure.errors import SourceDamaged, SourceUnusable, TargetInUse, UsageError
+from perdure.errors import SourceDamaged, SourceUnusable, UsageError
 from perdure.formats.directorystorage_archive import INDEX_HEADER, ArchiveName, Row
 from perdure.formats.directorystorage_names import Kind, name_at, path_of
 from perdure.formats.directorystorage_settings import (
@@ -39,7 +38,8 @@ from perdure.formats.directorystorage_settings import (
 from perdure.formats.directorystorage_settings import parse_settings, with_layout
 from perdure.model import Observer, Tid
 from perdure.sources.directorystorage.home import SETTINGS, Home, View, read_file
-from perdure.sources.durable import Owner, give, sync_directory, write_new
+from perdure.sources.directorystorage.placing import made_beside
+from perdure.sources.durable import Owner, give, write_new
 
 _FOLDER_MODE = 0o755
 
@@ -103,12 +103,7 @@ def restore(request: RestoreRequest, observer: Observer) -> RestoreReport:
     """Restore a storage. Raises UsageError, SourceUnusable, SourceDamaged, TargetInUse, OSError."""
     chain = plan_restore(request)
     target = request.target.absolute()
-    _check_target(target)
-    half = target.with_name(f".{target.name}.restoring")
-    if half.exists():
-        shutil.rmtree(half)  # a run that was stopped left it
-    half.mkdir(parents=True, mode=0o700)
-    try:
+    with made_beside(target) as half:
         builder = _Builder(request, half)
         for name in chain.archives:
             observer.progress(f"extracting {name}", 0, 1)
@@ -118,12 +113,7 @@ def restore(request: RestoreRequest, observer: Observer) -> RestoreReport:
             cut_back(home, request.moment)
         verdict = _verify(home, observer)
         _write_index(request.folder, home, chain)
-        builder.settle(half)
-        os.rename(half, target)
-        sync_directory(target.parent)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
+        builder.settle()
     return RestoreReport(chain, Tid(View(Home(target)).serial()), verdict)
 
 
@@ -133,16 +123,6 @@ def _number_for(moment: Tid, rows: Sequence[Row]) -> int | None:
     return min(later) if later else None
 
 
-def _check_target(target: Path) -> None:
-    """A target is an empty folder, or nothing. Raises TargetInUse, SourceUnusable."""
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise TargetInUse(
-            f"{target} is there already, and not empty",
-            hint="archives that are extracted over another state make a storage that looks right and is not:"
-            " restore to a new place, then move the old HOME away",
-        )
-
-
 class _Builder:
     """Extracts archives, one after the other, into a folder that nobody else knows of."""
 
@@ -150,8 +130,9 @@ class _Builder:
         self._request, self._half = request, half
         self._source_layout: str | None = None
         self._owner: Owner | None = None
-        self._newest: dict[str, int] = {}
-        for folder in FOLDERS:
+        self._serial = 0
+        self._ends = {row.number: row.tid for row in read_index(request.folder)}
+        for folder in IN_HOME:
             (half / folder).mkdir(mode=_FOLDER_MODE)
         if request.config:
             for path in sorted(request.config.iterdir()):
@@ -160,6 +141,12 @@ class _Builder:
 
     def extract(self, name: ArchiveName, observer: Observer) -> None:
         """Extract one archive. Raises SourceDamaged, SourceUnusable."""
+        try:
+            self._extract(name, observer)
+        except SourceDamaged as error:
+            raise SourceDamaged(str(error), hint=f"do without it: --without {name}") from error
+
+    def _extract(self, name: ArchiveName, observer: Observer) -> None:
         path = self._request.folder / str(name)
         if self._source_layout is None:
             self._source_layout = self._find_layout(path)
@@ -171,9 +158,11 @@ class _Builder:
         except TrailingBytes as trailing:
             observer.warning(f"{trailing}: all members are whole, and used")
         if not has_serial and (has_members or name.reference is None):
+            raise SourceDamaged(f"{path} has no x.serial: files were left out when it was made")
+        if self._ends.get(name.number, self._serial) != self._serial:
             raise SourceDamaged(
-                f"{path} has no x.serial: files were left out when it was made",
-                hint=f"do without it: --without {name}",
+                f"{path} ends at {Tid(self._serial)}, and {INDEX} says {Tid(self._ends[name.number])} of run"
+                f" {name.number}: is it another one's archive?"
             )
 
     def finish(self) -> Home:
@@ -186,13 +175,12 @@ class _Builder:
             self._write("config/identity", self._request.identity, 0o644)
         return Home(self._half)
 
-    def settle(self, half: Path) -> None:
-        """Give everything its owner, and bring it to the disk."""
-        half.chmod(_FOLDER_MODE)
-        for folder, _, files in os.walk(half):
+    def settle(self) -> None:
+        """Give everything its owner, and open it to others as far as its mode says."""
+        self._half.chmod(_FOLDER_MODE)
+        for folder, _, files in os.walk(self._half):
             for path in (Path(folder), *(Path(folder) / name for name in files)):
                 give(path, self._owner)
-        os.sync()  # of millions of small files, one by one takes hours
 
     def _take(self, archive: Path, found: Found) -> bool:
         """Write a member; gives whether it was x.serial. Raises SourceDamaged."""
@@ -222,13 +210,13 @@ class _Builder:
     def _check_rises(self, archive: Path, found: Found) -> None:
         """An archive after another one has a later state. Raises SourceDamaged."""
         assert found.data is not None
-        serial, before = int.from_bytes(found.data, "big"), self._newest.get("serial", 0)
-        if serial < before:
+        serial = int.from_bytes(found.data, "big")
+        if serial < self._serial:
             raise SourceDamaged(
-                f"{archive} ends at {Tid(serial)}, before what it is to continue ({Tid(before)}):"
+                f"{archive} ends at {Tid(serial)}, before what it is to continue ({Tid(self._serial)}):"
                 " is it of another storage?"
             )
-        self._newest["serial"] = serial
+        self._serial = serial
         if os.geteuid() == 0:
             self._owner = _owner(found)
 

@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from perdure.dropin.directorystorage.locks import SUBLOCK, is_taken
 from perdure.sources.directorystorage.home import (
     LOCK,
     PACKING,
     SNAPSHOT,
+    SUBLOCK,
     Home,
     Journal,
     files_below,
@@ -137,12 +137,12 @@ class Sight:
 
 
 def look(home: Home) -> Sight:
-    """Look at a HOME. Asking whether locks are free takes them for a moment. Raises SourceUnusable."""
+    """Look at a HOME. Asking whether locks are free shares them for a moment. Raises SourceUnusable."""
     return Sight(
         code=home.snapshot_code(),
         since=snapshot_time(home.path),
-        sublock_taken=is_taken(home.path, SUBLOCK),
-        lock_taken=is_taken(home.path, LOCK),
+        sublock_taken=home.is_locked(SUBLOCK),
+        lock_taken=home.is_locked(LOCK),
         journal=home.journal(),
         files_in_b=next(files_below(home.path / "B"), None) is not None,
     )

@@ -14,11 +14,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from perdure.dropin.directorystorage.contents import DELETED
 from perdure.dropin.directorystorage.file_checks import check_content
+from perdure.dropin.directorystorage.members import DELETED
 from perdure.dropin.directorystorage.states import State, look
 from perdure.errors import DamageFound, SourceDamaged, SourceUnusable
-from perdure.formats.directorystorage import RevisionFile, TransactionFile, damaged
+from perdure.formats.directorystorage import (
+    RevisionFile,
+    TransactionFile,
+    damaged,
+    parse_counter,
+)
 from perdure.formats.directorystorage_names import (
     COUNTERS,
     LAST_OID,
@@ -114,8 +119,8 @@ class _Database:
         self._transactions: set[int] = set()
         self._written: Counter[int] = Counter()
         """How many revisions there are of each transaction that no pack has come near."""
-        self._disorder: dict[int, str] = {}
-        """What is wrong with objects' pointers: grave only where the object can be reached."""
+        self._disorder: dict[int, tuple[str, str]] = {}
+        """What is wrong with objects' pointers, and how grave that is where nothing leads to the object."""
 
     def run(self) -> None:
         """All checks, one after the other."""
@@ -131,17 +136,39 @@ class _Database:
         self._verdict.add(ERROR, what)
 
     def _counters(self) -> None:
-        values = {}
-        for name in COUNTERS:
-            raw = self._view.counter_bytes(name)
-            if raw is None and name != PACKED:
+        committed = self._home.journal().committed
+        values = {name: self._counter(name) for name in COUNTERS}
+        self._last_oid, self._packed = values[LAST_OID], values[PACKED]
+        self._serial = max(*committed, values[SERIAL], 0)
+        if values[SERIAL] < self._serial:
+            self._error(
+                f"{self._view.where(SERIAL)} says {Tid(values[SERIAL])}, and the last transaction is"
+                f" {Tid(self._serial)}"
+            )
+        try:
+            self._view.check_packed()
+        except SourceDamaged as error:
+            self._error(str(error))
+            self._packed = 0
+
+    def _counter(self, name: str) -> int:
+        raw = self._view.counter_bytes(name)
+        try:
+            if raw is not None:
+                return parse_counter(raw, self._view.where(name))
+        except SourceDamaged as error:
+            self._error(str(error))
+        else:
+            if name != PACKED:
                 self._error(f"{self._view.where(name)} is missing")
-            elif raw is not None and len(raw) != 8:
-                self._error(f"{self._view.where(name)} has {len(raw)} bytes, and must have 8")
-                raw = None
-            values[name] = int.from_bytes(raw or b"", "big")
-        self._serial = self._view.serial() if values[SERIAL] else 0
-        self._packed, self._last_oid = values[PACKED], values[LAST_OID]
+        return 0
+
+    def _last(self) -> int:
+        """Tell what is the last transaction by now."""
+        try:
+            return max(self._serial, self._view.serial())
+        except SourceDamaged:  # reported already
+            return self._serial
 
     def _scan(self) -> None:
         seen = 0
@@ -158,7 +185,7 @@ class _Database:
                 self._look(name)
             except SourceDamaged as error:
                 self._error(str(error))
-        last = self._view.serial()  # transactions committed meanwhile are no leftovers
+        last = self._last()  # transactions committed meanwhile are no leftovers
         for tid in sorted(tid for tid in self._transactions if tid > last):
             self._error(
                 f"{transaction_name(tid)} is younger than the last transaction, {Tid(last)}"
@@ -198,7 +225,7 @@ class _Database:
         for tid, what in ((revision.prev, "previous"), (revision.undo_from, "undone")):
             if tid >= revision.tid:
                 raise damaged(where, f"its {what} revision is younger than itself")
-            if tid > self._packed and not self._is_there(revision.oid, tid):
+            if tid > self._packed and not self._view.has(revision_name(revision.oid, tid), tid):
                 raise damaged(
                     where, f"its {what} revision, {revision_name(revision.oid, tid)}, is missing"
                 )
@@ -245,7 +272,7 @@ class _Database:
         """Make sure that all is there that a transaction wrote, and no more."""
         tid = transaction.tid
         for oid in transaction.oids:
-            if not self._is_there(oid, tid):
+            if not self._view.has(revision_name(oid, tid), tid):
                 self._error(f"{self._view.where(revision_name(oid, tid))} is missing")
         if self._written.pop(tid, 0) > len(set(transaction.oids)):
             self._error(f"{transaction_name(tid)} does not name all revisions that carry its tid")
@@ -256,21 +283,25 @@ class _Database:
                 self._error(
                     f"{self._view.where(transaction_name(tid))} is missing: revisions carry its tid"
                 )
-        old = [oid for oid, tid in self._newest.items() if tid > self._view.serial()]
-        for oid in old:
-            self._error(
-                f"{revision_name(oid, self._newest[oid])} is younger than the last transaction"
-            )
+        last = self._last()
+        for oid, tid in self._newest.items():
+            if tid > last:
+                self._error(f"{revision_name(oid, tid)} is younger than the last transaction")
         for oid, tid in self._pointers.items():
             newest = self._newest.get(oid, 0)
-            if not self._is_there(oid, tid):
-                self._disorder[oid] = f"leads to {revision_name(oid, tid)}, which is missing"
-            elif tid < newest <= self._serial:
-                self._disorder[oid] = (
-                    f"leads to {Tid(tid)}, and there is a newer revision, {Tid(newest)}"
-                )
+            if not self._view.has(revision_name(oid, tid), tid):
+                what = f"leads to {revision_name(oid, tid)}, which is missing"
+                self._disorder[oid] = self._gravity(max(tid, newest)), what
+            elif tid < newest <= self._serial:  # an older increment was extracted after a newer one
+                what = f"leads to {Tid(tid)}, and there is a newer revision, {Tid(newest)}"
+                self._disorder[oid] = ERROR, what
         for oid in self._newest.keys() - self._pointers.keys():
-            self._disorder[oid] = "is missing, and there are revisions"
+            newest = self._newest[oid] if self._newest[oid] <= self._serial else 0  # not moved yet
+            self._disorder[oid] = self._gravity(newest), "is missing, and there are revisions"
+
+    def _gravity(self, tid: int) -> str:
+        """A pack that was killed leaves disorder among what it removes: nothing that is newer than it."""
+        return ERROR if tid > self._packed else NOTE
 
     def _reach(self) -> None:
         """From the root over all references: what cannot be loaded, and what nothing refers to."""
@@ -278,20 +309,18 @@ class _Database:
         while to_do:
             oid = to_do.pop()
             if oid in self._disorder:
-                self._error(f"{self._view.where(pointer_name(oid))} {self._disorder.pop(oid)}")
+                self._error(f"{self._view.where(pointer_name(oid))} {self._disorder.pop(oid)[1]}")
             for reference in self._references(oid):
                 if reference not in seen:
                     seen.add(reference)
                     to_do.append(reference)
-        for oid, what in sorted(self._disorder.items()):
-            newer = "newer" in what  # an older increment was extracted after a newer one
-            severity = ERROR if newer else NOTE
+        for oid, (severity, what) in sorted(self._disorder.items()):
             self._verdict.add(severity, f"{self._view.where(pointer_name(oid))} {what}")
         self._verdict.reachable = len(seen & self._newest.keys())
         orphans = len(self._newest) - self._verdict.reachable
         if orphans:
             self._verdict.add(
-                NOTE, f"{orphans} objects cannot be reached from the root: a pack removes them"
+                NOTE, f"objects that cannot be reached from the root, and go with a pack: {orphans}"
             )
 
     def _references(self, oid: int) -> Iterator[int]:
@@ -315,10 +344,6 @@ class _Database:
                 self._error(f"{where} refers to {reference.oid:016X}, which is not there")
             else:
                 yield reference.oid
-
-    def _is_there(self, oid: int, tid: int) -> bool:
-        name = revision_name(oid, tid)
-        return self._home.place("A", name).is_file() or self._view.fixed(name, tid) is not None
 
 
 def _surroundings(home: Home, verdict: Verdict) -> None:

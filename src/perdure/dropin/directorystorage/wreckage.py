@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from perdure.dropin.directorystorage.archive import write_archive
-from perdure.dropin.directorystorage.contents import Member
-from perdure.dropin.directorystorage.locks import SUBLOCK, locked
+from perdure.dropin.directorystorage.locks import locked
+from perdure.dropin.directorystorage.members import Member
 from perdure.errors import UsageError
 from perdure.formats.directorystorage import MOST_BYTES
 from perdure.model import Observer
-from perdure.sources.directorystorage.home import LOCK, Home, read_file, unreadable
+from perdure.sources.directorystorage.home import LOCK, SUBLOCK, Home, read_file, unreadable
 from perdure.sources.durable import sync_directory
 
 _LEFT_OUT = "backups"

@@ -14,9 +14,9 @@ previous revision is gone are not whole. ``Contents.boundary`` is that transacti
 status "p".
 
 **What is refused**, as SourceDamaged: a revision that a pointer, or a transaction since the pack, names and
-that is not there; a pointer to an older revision than the newest; anything broken inside. A revision
-without a pointer is what a pack that was killed leaves; it is kept. While a pack runs everything is
-refused, as SourceUnusable.
+that is not there; a pointer to an older revision than the newest; no pointer to one since the pack;
+anything broken inside. A revision from before the pack that has no pointer is what a pack that was killed
+leaves; it is kept. While a pack runs everything is refused, as SourceUnusable.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ from ZODB.BaseStorage import DataRecord, TransactionRecord
 
 from perdure.errors import SourceUnusable
 from perdure.formats.columns import Numbers
-from perdure.formats.directorystorage import PointerFile, RevisionFile, TransactionFile, damaged
+from perdure.formats.directorystorage import (
+    PointerFile,
+    RevisionFile,
+    TransactionFile,
+    damaged,
+)
 from perdure.formats.directorystorage_names import (
+    ROOT,
+    SERIAL,
     Kind,
     pointer_name,
     revision_name,
@@ -41,9 +48,10 @@ from perdure.formats.directorystorage_names import (
 from perdure.formats.directorystorage_settings import MINIMAL
 from perdure.sources.directorystorage.home import Home, LiveView, View
 
-UNPACKED, PACKED = " ", "p"
+_UNPACKED, _PACKED = " ", "p"
 LOST = b"DirectoryStorage had revisions of this transaction, but no file of it"
 """The description of a transaction whose file is missing."""
+_NOTHING_THERE = "it is missing: does config/settings name the right format?"
 
 
 class PointerState(Enum):
@@ -101,13 +109,17 @@ class Contents:
         self.packed = self.view.packed()
         self.serial = self.view.serial()
         self.check_steady()
+        self.view.check_packed()
         self._scanned = False
+        self._check_last()
 
     @cached_property
     def names(self) -> Names:
         """All revisions there are. Raises SourceDamaged, SourceUnusable."""
         names = Names(self.view, self.serial)
         self.check_steady()
+        if self.serial and self.serial not in names.transactions(self.serial - 1, self.serial):
+            raise damaged(self.view.where(transaction_name(self.serial)), _NOTHING_THERE)
         for oid in names.without_revision().tolist():
             self._pointer(oid, 0)
         self._scanned = True
@@ -172,6 +184,16 @@ class Contents:
                 hint="try again when the pack has ended",
             )
 
+    def _check_last(self) -> None:
+        """Make sure that the last transaction is there: where nothing can be found, little would be amiss.
+
+        Raises SourceDamaged.
+        """
+        if self.view.counter_bytes(SERIAL) is None:
+            raise damaged(self.view.where(SERIAL), _NOTHING_THERE)
+        if self.serial and not self.view.has(transaction_name(self.serial), self.serial):
+            _ = self.names  # its revisions may be there
+
     def _chain(self, after: int, stop: int) -> list[int] | None:
         """Give the tids above ``after``, the greatest first; None where only a scan finds them all."""
         if not after or after < self.packed or self._scanned:
@@ -221,8 +243,11 @@ class Contents:
         found = self._settled.pointer(oid)  # most are there; looking into the journal takes longer
         if found is None or found.tid != newest:
             found = self.view.pointer(oid)
-        if found is None:
+        if found is None and newest < self.packed and oid != ROOT:
             return PointerState.NONE
+        if found is None:
+            self.check_steady()
+            raise damaged(self.view.where(pointer_name(oid)), "it is missing")
         if found.tid != newest and not self.serial < found.tid <= self.view.serial():
             self.check_steady()
             name, there = revision_name(oid, found.tid), revision_name(oid, newest)
@@ -318,7 +343,7 @@ def _has(column: Numbers, value: int) -> bool:
 
 
 def _status(tid: int, boundary: int) -> str:
-    return PACKED if tid <= boundary else UNPACKED
+    return _PACKED if tid <= boundary else _UNPACKED
 
 
 def _refuse_others(home: Home) -> None:

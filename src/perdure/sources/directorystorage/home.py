@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,23 @@ from perdure.formats.directorystorage_names import (
 )
 from perdure.formats.directorystorage_settings import MOST_BYTES as MOST_SETTINGS
 from perdure.formats.directorystorage_settings import Settings, parse_settings
+from perdure.model import Tid
 
+FOLDERS = ("A", "B", "config", "journal", "misc")
+"""Without one of them a storage does not start."""
 SETTINGS = "config/settings"
 SNAPSHOT = "misc/snapshot"
-LOCK = "misc/lock"
+LOCK, SUBLOCK = "misc/lock", "misc/sublock"
 REPLICA = "replica.tar"
 PACKING = "packing"
 """The snapshot code while a pack runs, or after one was killed."""
 _ATTEMPTS = 10_000
 _DEEPEST = 12
+_LEAST_READ = 1 << 12
+_PACK_WRITES, _PAUSE = 30.0, 0.01
+"""Seconds: within the first a pack has written x.packed."""
+_CLOCKS_DIFFER = 86_400
+"""Seconds that the clock of a site may be off."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
@@ -101,16 +110,24 @@ class Home:
 
     def is_open(self) -> bool:
         """Whether a process has the storage open; a storage that starts this very moment is told so too."""
+        return self.is_locked(LOCK)
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody holds ``LOCK`` or ``SUBLOCK``. Asking shares it for a moment, if it is free."""
         try:
-            descriptor = os.open(self.path / LOCK, _FLAGS)
+            descriptor = os.open(self.path / name, _FLAGS)
         except OSError as error:
             if error.errno in _ABSENT:
                 return False
-            raise unreadable(self.path / LOCK, error) from error
+            raise unreadable(self.path / name, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError as error:
+            raise SourceUnusable(
+                f"{self.path / name} cannot be locked: {error.strerror}"
+            ) from error
         finally:
             os.close(descriptor)
         return False
@@ -156,8 +173,32 @@ class View:
         return self._counter(LAST_OID)
 
     def packed(self) -> int:
-        """Give the tid up to which the last pack went; 0: there was none."""
-        return self._counter(PACKED)
+        """Give the tid up to which the last pack went; 0: there was none.
+
+        A pack that begins writes it in place: for a moment the file is empty.
+        """
+        end = time.monotonic() + _PACK_WRITES
+        while (raw := self.changing(PACKED)) == b"" and self.home.is_open():
+            if time.monotonic() > end:
+                break
+            time.sleep(_PAUSE)
+        return 0 if raw is None else parse_counter(raw, self.where(PACKED))
+
+    def check_packed(self) -> None:
+        """Make sure that the last pack was before ``x.packed`` was written.
+
+        Raises SourceDamaged: every revision that is missing would pass for packed.
+        """
+        packed = self.packed()
+        try:
+            written = self.home.place("A", PACKED).stat().st_mtime
+        except FileNotFoundError:
+            return
+        if packed and Tid(packed).time.timestamp() > written + _CLOCKS_DIFFER:
+            raise damaged(
+                self.where(PACKED),
+                f"it tells of a pack on {Tid(packed).time:%Y-%m-%d}, and is older than that",
+            )
 
     def counter_bytes(self, name: str) -> bytes | None:
         """Give the content of ``x.oid``, ``x.serial`` or ``x.packed``; None: it is not there."""
@@ -172,27 +213,13 @@ class View:
         """Read a revision; None: there is none. Raises SourceDamaged, for a wrong MD5 as well."""
         name = revision_name(oid, tid)
         raw = self.fixed(name, tid)
-        if raw is None:
-            return None
-        found = RevisionFile.parse(raw, self.where(name))
-        if (found.oid, found.tid) != (oid, tid):
-            raise damaged(self.where(name), f"it says it is {revision_name(found.oid, found.tid)}")
-        if not found.md5_stands:
-            raise damaged(self.where(name), "its MD5 is not that of its content")
-        return found
+        return None if raw is None else RevisionFile.read(raw, oid, tid, self.where(name))
 
     def transaction(self, tid: int) -> TransactionFile | None:
         """Read a transaction; None: there is no file of it. Raises SourceDamaged."""
         name = transaction_name(tid)
         raw = self.fixed(name, tid)
-        if raw is None:
-            return None
-        found = TransactionFile.parse(raw, self.where(name))
-        if found.tid != tid:
-            raise damaged(self.where(name), f"it says it is {transaction_name(found.tid)}")
-        if not found.md5_stands:
-            raise damaged(self.where(name), "its MD5 is not that of its content")
-        return found
+        return None if raw is None else TransactionFile.read(raw, tid, self.where(name))
 
     def chain(self, last: int, after: int) -> Iterator[TransactionFile]:
         """Give the transactions from ``last`` down to the one above ``after``, by what each calls previous.
@@ -219,6 +246,13 @@ class View:
     def fixed(self, name: str, tid: int) -> bytes | None:
         """Read a file that never changes, of a transaction; None: there is none."""
         return read_file(self.home.named("A", name), MOST_BYTES)
+
+    def has(self, name: str, tid: int) -> bool:
+        """Whether there is a file that never changes, of a transaction."""
+        try:
+            return stat.S_ISREG(os.lstat(self.home.named("A", name)).st_mode)
+        except OSError:
+            return False
 
     def changing(self, name: str) -> bytes | None:
         """Read a pointer or a counter; None: there is none."""
@@ -277,6 +311,10 @@ class LiveView(View):
                 return raw
         return None
 
+    def has(self, name: str, tid: int) -> bool:
+        """Whether there is a file that never changes, of a transaction."""
+        return super().has(name, tid) or self.fixed(name, tid) is not None
+
     def changing(self, name: str) -> bytes | None:
         """Read a pointer or a counter; None: there is none. Raises PerdureError in endless unrest."""
         for _ in range(_ATTEMPTS):
@@ -297,21 +335,27 @@ class LiveView(View):
 
 
 def read_file(path: Path | str, most: int) -> bytes | None:
-    """Read an ordinary file; None: it is not there. Raises SourceUnusable."""
+    """Read an ordinary file; None: it is not there. Raises SourceDamaged, SourceUnusable."""
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
         if error.errno in _ABSENT:
             return None
+        if error.errno == errno.ELOOP:
+            raise damaged(str(path), "it is a symbolic link, which no storage makes") from error
         raise unreadable(path, error) from error
     try:
-        with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-                raise damaged(str(path), f"it is no ordinary file of at most {most} bytes")
-            return file.readall()
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise damaged(str(path), f"it is no ordinary file of at most {most} bytes")
+        data = b""
+        while more := os.read(descriptor, max(status.st_size - len(data), _LEAST_READ)):
+            data = data + more if data else more
     except OSError as error:
         raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+    return data
 
 
 def list_names(path: Path) -> list[str]:

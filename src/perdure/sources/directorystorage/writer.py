@@ -8,14 +8,13 @@ have mode 0640, folders 0750; what root writes belongs to the owner of the folde
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from perdure.errors import DamageFound, StoreError, UsageError
+from perdure.errors import DamageFound, StoreError
 from perdure.formats.directorystorage import PointerFile, encode_counter
 from perdure.formats.directorystorage_names import (
     LAST_OID,
@@ -42,12 +41,12 @@ from perdure.formats.filestorage import (
     TRANSACTION_HEADER,
 )
 from perdure.model import Observer
-from perdure.sources.durable import give, make_directory, owner_for, sync_directory, write_all
+from perdure.sources.directorystorage.home import FOLDERS
+from perdure.sources.directorystorage.placing import made_beside
+from perdure.sources.durable import Owner, give, owner_for, write_all
 
-FOLDERS = ("A", "B", "journal", "misc", "config")
 _FILE_MODE, _FOLDER_MODE = 0o640, 0o750
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_PART = ".perdure-part"
 _BUFFER = 1 << 20
 
 
@@ -68,30 +67,15 @@ class Counters:
 
 
 class NewHome:
-    """A HOME that is being written, in one of the four formats."""
+    """A HOME that is being written, in one of the four formats, in an empty folder."""
 
-    def __init__(self, path: Path, layout: str) -> None:
-        self.path, self._layout = path, layout
-        self._part = path.with_name(f".{path.name}{_PART}")
-        self._owner = owner_for(path)
+    def __init__(self, path: Path, layout: str, owner: Owner | None) -> None:
+        self.path, self._layout, self._owner = path, layout, owner
         self._made: set[str] = set()
-
-    def begin(self) -> None:
-        """Make the folders, beside the target; what an interrupted restore left there goes.
-
-        Raises UsageError when anything is at the target, OSError.
-        """
-        path = self.path
-        if path.is_symlink() or (path.exists() and not path.is_dir()) or _filled(path):
-            raise UsageError(
-                f"{path} is there already",
-                hint="restore into a folder that does not exist: a DirectoryStorage is never overwritten",
-            )
-        make_directory(self.path.parent, self._owner)
-        if self._part.exists():
-            shutil.rmtree(self._part)
-        for name in ("", *FOLDERS):
-            self._folder(self._part / name)
+        give(path, owner)
+        path.chmod(_FOLDER_MODE)
+        for name in FOLDERS:
+            self._folder(path / name)
 
     def configure(self, files: Mapping[str, bytes]) -> None:
         """Write the files of ``config``, by their paths in it."""
@@ -99,7 +83,7 @@ class NewHome:
             parts = PurePosixPath(path).parts
             if path.startswith("/") or ".." in parts or "\0" in path or not parts:
                 raise DamageFound(f"{path!r} is no name of a file in config")
-            self._write(f"{self._part}/config/{path}", data)
+            self._write(f"{self.path}/config/{path}", data)
 
     def fill(
         self,
@@ -138,16 +122,6 @@ class NewHome:
                 self._data(name, encode_counter(value))
         return Restored(transactions, revisions, previous)
 
-    def commit(self) -> None:
-        """Put the HOME in its place, once all of it is on the disk. Raises OSError."""
-        os.sync()  # of millions of small files, one by one takes hours
-        os.rename(self._part, self.path)
-        sync_directory(self.path.parent)
-
-    def abandon(self) -> None:
-        """Remove what was written."""
-        shutil.rmtree(self._part, ignore_errors=True)
-
     def _revisions(
         self, each: Transaction, mine: Particulars | None, newest: dict[int, tuple[int, int]]
     ) -> None:
@@ -160,7 +134,7 @@ class NewHome:
             newest[oid] = (each.tid, pointer)
 
     def _data(self, name: str, raw: bytes) -> None:
-        self._write(f"{self._part}/A/{path_of(name, self._layout)}", raw)
+        self._write(f"{self.path}/A/{path_of(name, self._layout)}", raw)
 
     def _write(self, path: str, raw: bytes) -> None:
         folder = path.rpartition("/")[0]
@@ -177,7 +151,7 @@ class NewHome:
     def _folder(self, path: Path) -> None:
         if str(path) in self._made:
             return
-        if path != self._part:
+        if path != self.path:
             self._folder(path.parent)
         path.mkdir(_FOLDER_MODE, exist_ok=True)
         give(path, self._owner)
@@ -190,19 +164,14 @@ def new_home(path: Path, layout: str) -> Iterator[NewHome]:
 
     Raises UsageError when anything is there, StoreError when the disk does not do as asked.
     """
-    new = NewHome(path, layout)
     try:
-        new.begin()
-        yield new
+        with made_beside(path) as part:
+            yield NewHome(part, layout, owner_for(path))
     except OSError as error:
-        new.abandon()
         raise StoreError(
             f"{error.filename or path} cannot be written: {error.strerror}",
             hint=f"make room, or see to it that this user may write there; {path} is not there yet",
         ) from error
-    except BaseException:
-        new.abandon()
-        raise
 
 
 class Transaction(NamedTuple):
@@ -244,7 +213,3 @@ def _record(file: BinaryIO, path: Path) -> tuple[int, bytes, int]:
     if any(data):
         raise DamageFound(f"{path}: the record of {oid:#x} in transaction {tid:016x} has no data")
     return oid, b"", taken
-
-
-def _filled(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())

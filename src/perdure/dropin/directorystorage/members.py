@@ -30,6 +30,7 @@ from perdure.formats.directorystorage import (
 from perdure.formats.directorystorage_names import (
     LAST_OID,
     PACKED,
+    ROOT,
     SERIAL,
     Kind,
     Name,
@@ -40,6 +41,7 @@ from perdure.formats.directorystorage_names import (
     revision_name,
     transaction_name,
 )
+from perdure.model import Tid
 from perdure.sources.directorystorage.home import (
     Home,
     LiveView,
@@ -70,19 +72,22 @@ class Member:
 class StillContents:
     """The contents of a storage that is held still."""
 
+    look_at: type[View] = View
+
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.view: View = View(home)
-        self.serial = _counter(self.view, SERIAL)
+        self.view = self.look_at(home)
+        self.serial = _last_transaction(self.view)
         self.packed = self.view.packed()
         self.damage: list[str] = []
-        """What is wrong with members of a full backup, which is made even so."""
+        """What is wrong with the database; a full backup is made even so."""
 
     def full(self) -> Iterator[Member]:
         """Give the members of a full backup. Raises SourceUnusable."""
         yield from _around(self.home)
         yield from self._database()
         self._find(self._check_counters)
+        self._find(self._check_history)
 
     def increment(self, after: int) -> Iterator[Member]:
         """Give the members of an increment: what was committed after a tid. Raises SourceDamaged."""
@@ -127,34 +132,60 @@ class StillContents:
 
     def _pointer(self, oid: int, newest: int) -> Member:
         """Give the pointer of an object whose newest revision is known. Raises SourceDamaged."""
-        member = self._member(pointer_name(oid))
-        assert member.data is not None
-        if PointerFile.parse(member.data, member.path).tid != newest:
-            raise damaged(
-                self.view.where(pointer_name(oid)), "it does not lead to the newest revision"
-            )
-        return member
+        self._check_pointer(oid, newest)
+        return self._member(pointer_name(oid))
 
     def _check(self, name: Name, member: Member) -> None:
         """Raises SourceDamaged."""
-        where, raw = str(self.home.path / member.path), member.data or b""
+        where, raw = f"{self.home.path}/{member.path}", member.data or b""
         check_content(name, raw, where)
+        if name.tid > self.serial:
+            raise damaged(where, f"it is younger than the last transaction, {Tid(self.serial)}")
         if name.kind is Kind.POINTER:
             tid = PointerFile.parse(raw, where).tid
-            if not self._is_there(name.oid, tid):
+            if not self.view.has(revision_name(name.oid, tid), tid):
                 raise damaged(
                     where, f"it leads to {revision_name(name.oid, tid)}, which is missing"
                 )
-
-    def _is_there(self, oid: int, tid: int) -> bool:
-        return self.home.place("A", revision_name(oid, tid)).is_file()
 
     def _check_counters(self) -> None:
         """Raises SourceDamaged."""
         if self.view.counter_bytes(LAST_OID) is None:
             raise damaged(self.view.where(LAST_OID), "it is missing")
+        self.view.check_packed()
+        if self.serial and not self._current(ROOT):
+            raise damaged(self.view.where(pointer_name(ROOT)), "it is missing")
         if self.serial and self.view.transaction(self.serial) is None:
             raise damaged(self.view.where(transaction_name(self.serial)), "it is missing")
+
+    def _check_history(self) -> None:
+        """Look for all that was committed since the last pack. Raises SourceDamaged for a missing link."""
+        seen: set[int] = set()
+        for transaction in self.view.chain(self.serial, max(self.packed - 1, 0)):
+            for oid in transaction.oids:
+                self._find(partial(self._check_revision, oid, transaction.tid))
+                if oid not in seen:
+                    seen.add(oid)
+                    self._find(partial(self._check_pointer, oid, transaction.tid))
+
+    def _check_revision(self, oid: int, tid: int) -> None:
+        """Raises SourceDamaged."""
+        if not self.view.has(revision_name(oid, tid), tid):
+            raise damaged(self.view.where(revision_name(oid, tid)), "it is missing")
+
+    def _check_pointer(self, oid: int, newest: int) -> None:
+        """Raises SourceDamaged."""
+        tid = self._current(oid)
+        if tid != newest:
+            raise damaged(
+                self.view.where(pointer_name(oid)),
+                "it does not lead to the newest revision" if tid else "it is missing",
+            )
+
+    def _current(self, oid: int) -> int:
+        """Tell an object's newest revision, as its pointer says; 0: it has none. Raises SourceDamaged."""
+        pointer = self.view.pointer(oid)
+        return pointer.tid if pointer else 0
 
     def _find(self, check: Callable[[], None]) -> None:
         """Note the damage that a check finds."""
@@ -167,11 +198,11 @@ class StillContents:
 class LivingContents(StillContents):
     """The contents of a storage that goes on, up to the tid of its last transaction when this was made."""
 
+    look_at = LiveView
+
     def __init__(self, home: Home) -> None:
         self._refuse_pack(home)
         super().__init__(home)
-        self.view = LiveView(home)
-        self.serial, self.packed = self.view.serial(), self.view.packed()
         self._last_oid = self.view.last_oid()
         status = (home.path / "A").stat()
         self._owner = status.st_uid, status.st_gid
@@ -246,9 +277,6 @@ class LivingContents(StillContents):
         path = f"A/{path_of(name.text, self.home.settings.layout)}"
         return Member(path, data, FILE_MODE, *self._owner, time=_seconds(name.tid or self.serial))
 
-    def _is_there(self, oid: int, tid: int) -> bool:
-        return self.view.fixed(revision_name(oid, tid), tid) is not None
-
     def _refuse_pack(self, home: Home) -> None:
         if home.pack_runs():
             raise self._packed(home)
@@ -277,9 +305,9 @@ def _around(home: Home) -> Iterator[Member]:
 
 def _read(home: Path, path: str) -> Member | None:
     """Read a file or a folder's attributes; None for what has vanished, or is neither."""
-    where = home / path
+    where = f"{home}/{path}"
     try:
-        status = where.lstat()
+        status = os.lstat(where)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -295,14 +323,12 @@ def _read(home: Path, path: str) -> Member | None:
     return Member(path, data, mode, status.st_uid, status.st_gid, int(status.st_mtime))
 
 
-def _counter(view: View, name: str) -> int:
-    """Read a counter that must be there. Raises SourceDamaged."""
-    if view.counter_bytes(name) is None:
-        raise damaged(view.where(name), "it is missing")
+def _last_transaction(view: View) -> int:
+    """Give the tid of the last transaction. Raises SourceDamaged where x.serial is missing."""
+    if view.counter_bytes(SERIAL) is None:
+        raise damaged(view.where(SERIAL), "it is missing")
     return view.serial()
 
 
 def _seconds(tid: int) -> int:
-    from perdure.model import Tid
-
     return max(int(Tid(tid).time.timestamp()), 0)
