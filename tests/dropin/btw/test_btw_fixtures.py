@@ -193,3 +193,19 @@ def test_tar_and_rdiff_programs_are_named_when_they_lack(tmp_path: Path) -> None
         script.write_text("#!/bin/sh\necho two >&2; echo three >&2; exit 3\n")
         script.chmod(0o755)
         Children({"PATH": f"{tmp_path}:/bin:/usr/bin"}).run("tar", [])
+
+
+@RDIFF
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["2026-11-21T04:06:10", "2026-11-21T04:06:12"])
+def test_a_session_without_its_mark_is_not_taken_for_another(
+    fixtures: Fixtures, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    data = fixtures / "root/files-rdiff/2026-11-21T04:06:10/rdiff-backup-data"
+    (data / f"increments.{lost}Z.dir").unlink()
+    options = ["--config-dir", str(fixtures / "config")]
+    target = fixtures / "target"
+    assert main([*options, "restore", "--at", lost, "files-rdiff", str(target)]) == 13
+    assert "lost the mark" in capsys.readouterr().err
+    assert not target.exists()
+    assert main([*options, "verify", "files-rdiff"]) == 13

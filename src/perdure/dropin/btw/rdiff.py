@@ -12,7 +12,14 @@ from datetime import datetime
 from pathlib import Path
 
 from perdure.dropin.btw.children import Children
-from perdure.dropin.btw.repository import DATA, TEMPORARY, Condition, sessions_in, time_in
+from perdure.dropin.btw.repository import (
+    DATA,
+    TEMPORARY,
+    Condition,
+    is_marked,
+    sessions_in,
+    time_in,
+)
 from perdure.errors import DamageFound, PerdureError
 
 _PROGRAM = "rdiff-backup"
@@ -64,6 +71,10 @@ def _take_back_first_increment(children: Children, repository: Path) -> None:
 
 def verify(children: Children, repository: Path, time: datetime) -> None:
     """Compare the file of a session with its checksum. Raises DamageFound, PerdureError."""
+    if not is_marked((entry.name for entry in (repository / DATA).iterdir()), time):
+        raise DamageFound(
+            f"{repository} has lost the mark of its session at {_at(time)}; rdiff-backup would give another"
+        )
     status, said = children.run(
         _PROGRAM, ["verify", "--at", _at(time), repository], accepted=(0, 1, 2, 4, 8, 12)
     )

@@ -7,6 +7,8 @@ offset:
                                  ended, this is no backup. Two: the newer session never ended, and its changes
                                  must be taken back ("regress") before anything is restored.
 ``increments.<time>.dir``        an older session that can still be restored
+``mirror_metadata.<time>...``    what a session had; without the name above, rdiff-backup does not know the
+                                 session, and would give another one for it
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _TIME = r"(\d{4}-\d\d-\d\d)T(\d\d)[:-](\d\d)[:-](\d\d)(Z|[+-]\d\d[:-]\d\d)"
 _CURRENT = re.compile(rf"current_mirror\.{_TIME}\.data(?:\.gz)?")
 _STAMP = re.compile(rf"\.{_TIME}\.")
 _INCREMENT = re.compile(rf"increments\.{_TIME}\.dir")
+_METADATA = re.compile(rf"mirror_metadata\.{_TIME}\.(?:diff|snapshot)(?:\.gz)?")
 
 
 class Condition(Enum):
@@ -55,13 +58,19 @@ def sessions_in(names: Iterable[str]) -> Sessions:
     for name in names:
         if found := _CURRENT.fullmatch(name):
             markers.add(_time(found))
-        elif found := _INCREMENT.fullmatch(name):
+        elif found := _INCREMENT.fullmatch(name) or _METADATA.fullmatch(name):
             older.add(_time(found))
     if not markers:
         return Sessions(Condition.UNFINISHED, ())
     last = min(markers)
     times = tuple(sorted({time for time in older if time < last} | {last}))
     return Sessions(Condition.SOUND if len(markers) == 1 else Condition.INTERRUPTED, times)
+
+
+def is_marked(names: Iterable[str], time: datetime) -> bool:
+    """Whether rdiff-backup itself knows the session of a time, by the names in ``rdiff-backup-data``."""
+    found = (_CURRENT.fullmatch(name) or _INCREMENT.fullmatch(name) for name in names)
+    return any(each is not None and _time(each) == time for each in found)
 
 
 def time_in(name: str) -> datetime | None:
