@@ -125,6 +125,8 @@ def test_processes_killed_at_random_moments(tmp_path: Path, program: Program) ->
     site = BlobSite(tmp_path / "site")
     settings(site.folder, "")
     where = ("site", "--folder", str(site.folder))
+    site.add(1)
+    program(*where, "backup")
     chance = random.Random(5)
     command = [sys.executable, "-m", "perdure", *where, "backup"]
     for number in range(5):
