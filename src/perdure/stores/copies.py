@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from perdure.stores import Store
+from perdure.stores.protocol import Store
 
 SMALL = 1 << 20
 """Bytes up to which a new packfile is kept, whatever is in it: the next increment reads of it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from perdure.errors import StoreUnavailable
-from perdure.stores import Store
+from perdure.stores.protocol import Store
 
 Result = TypeVar("Result")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from perdure.errors import NameNotFound, StoreError
-from perdure.stores import LeavesBehind, Store
 from perdure.stores.memory import MemoryStore
+from perdure.stores.protocol import LeavesBehind, Store
 
 PAGE = 1000
 """Names that an object store gives in one answer: a list of more takes several requests."""
