@@ -255,8 +255,14 @@ class _Mirroring:
             name = file.rpartition("/")[2]
             try:
                 moment = there.load(name).moment
-            except (NameNotFound, RepositoryDamaged):
+            except NameNotFound:
                 continue
+            except RepositoryDamaged as error:
+                raise UsageError(
+                    f"{error}, so nothing tells whether it is newer than all in the repository:"
+                    " nothing is deleted",
+                    hint=f"drop it there: perdure -r {self._target.location} repair snapshots --forget",
+                ) from error
             if newest is None or moment > newest:
                 raise UsageError(
                     f"{self._target.location} has snapshot {name[:8]} of {moment:%Y-%m-%d %H:%M:%S} (UTC),"

@@ -18,7 +18,7 @@ from perdure.formats.extent import scan
 from perdure.formats.fsindex import decode, encode
 from perdure.formats.gzip_member import BLOCK, DICTIONARY, Member, compress, decompress
 from perdure.formats.newest import PAGE, Newest
-from perdure.formats.references import note_extent
+from perdure.formats.references import groups_of, note_newest
 from perdure.formats.repozo import (
     DataName,
     Line,
@@ -169,7 +169,8 @@ def database() -> bytes:
 @given(cuts=st.lists(st.integers(1, 7000), min_size=1, max_size=20))
 def test_a_walk_in_any_pieces_finds_all_records(cuts: list[int]) -> None:
     data, right = database(), Revisions(whole=True)
-    note_extent(right, scan(data, 0, where="whole"))
+    extent = scan(data, 0, where="whole")
+    note_newest(right, groups_of(extent), extent.transaction_of, extent.transaction_tids)
     walk, at, given = Walk("Data.fs"), 0, b""
     for cut in [*cuts, len(data)]:
         given += walk.feed(data[at : at + cut])

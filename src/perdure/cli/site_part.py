@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.cli.session import Session
-from perdure.errors import PerdureError, UsageError
+from perdure.errors import SourceUnusable, UsageError
 
 if TYPE_CHECKING:
     from perdure.config.site import SiteSection
@@ -99,7 +99,7 @@ def _around(session: Session, options: SiteSection, folder: Path | None) -> Arou
     base = (folder or options.base_dir or site_folder(session, None)).absolute()
     try:
         site = discover(base, session.settings.environment)
-    except PerdureError:
+    except SourceUnusable:
         if not (options.datafs or options.var_dir or options.only_blobs):
             raise  # it may be that all is lost and to be restored, but not to where
         var = options.var_dir or base / "var"

@@ -26,7 +26,6 @@ LENGTH_BYTES = 4
 MOST_BYTES = 1 << 20
 """Bytes of the largest message that is read; answers to what is asked here have a few hundred."""
 REPLY = ".reply"
-NO_ANSWER = 1
 
 _PROTOCOL = re.compile(rb"Z3\d{2,3}")
 _MARK = object()

@@ -100,11 +100,6 @@ def note_newest(revisions: Revisions, groups: Groups, transaction: Ordinals, tid
     revisions.update(groups.oid[newest], groups.position[newest], tids)
 
 
-def note_extent(revisions: Revisions, extent: Extent) -> None:
-    """Enter the newest record of each object of an extent into ``revisions``."""
-    note_newest(revisions, groups_of(extent), extent.transaction_of, extent.transaction_tids)
-
-
 def repeated_in(extent: Extent, revisions: Revisions) -> Repeated:
     """Find the objects of which a transaction of the extent has several records.
 

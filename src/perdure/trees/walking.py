@@ -42,8 +42,6 @@ MOST_NESTED = 400
 """Folders within folders; a restore does not go deeper."""
 _IN_WORK = 20_000
 """Files whose folders are walked and not stored yet."""
-_TOGETHER = 256
-"""Trees of the last snapshot that are loaded at once."""
 _TICK = timedelta(milliseconds=50)
 """A file system's clock may be so far behind: two changes within a tick have the same time."""
 

@@ -22,7 +22,6 @@ _ALIASES = {
 }
 LINES = ("additional_filestorages", "alternative_restore_source")
 """Options with a line for each value."""
-SCRIPTS = ("pre_command", "post_command", "failed_command", "finally_command")
 PATHS = (
     *("location", "snapshotlocation", "ziplocation", "blobbackuplocation"),
     *("blobsnapshotlocation", "blobziplocation", "locationprefix", "datafs", "blob_storage"),

@@ -177,11 +177,6 @@ class NewFile:
         """Append bytes. Raises OSError."""
         self.size = write_all(self.descriptor, data, self.size)
 
-    def write_parts(self, parts: Iterable[bytes]) -> None:
-        """Append what comes. Raises OSError."""
-        for part in parts:
-            self.write(part)
-
     def finish(self) -> None:
         """Have it whole on the disk, still without its name. Raises OSError."""
         os.fsync(self.descriptor)
