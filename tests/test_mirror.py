@@ -121,6 +121,20 @@ def test_what_is_gone_here_stays_there_unless_it_is_to_go(site: Site) -> None:
     assert_sound(target, 1)
 
 
+def test_nothing_is_deleted_where_a_snapshot_cannot_be_read(site: Site) -> None:
+    target = MemoryStore("elsewhere")
+    first = backup(site.repository, FIRST)
+    backup(site.repository, SECOND)
+    mirrored(site, target)
+    clear(site, first)
+    target.put(f"snapshots/{first}", b"x" * 40)
+    before = contents(target)
+    with pytest.raises(UsageError, match="nothing is deleted") as caught:
+        mirrored(site, target, delete=True)
+    assert "repair snapshots --forget" in str(caught.value.hint)
+    assert contents(target) == before
+
+
 def test_a_revoked_key_goes(site: Site) -> None:
     backup(site.repository, FIRST)
     target = MemoryStore("elsewhere")
