@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 
 from perdure.errors import DamageFound, SourceDamaged, SourceUnusable, UsageError
-from perdure.formats import history, manifest
+from perdure.formats import history, manifest, pgdump
 from perdure.formats.manifest import FailedSource
 from perdure.formats.snapshot import Snapshot
 from perdure.history.blobs import MOST_WARNINGS
@@ -24,7 +24,6 @@ from perdure.repository import Repository, Writer
 from perdure.snapshots import sources_in, trees_in
 from perdure.sources import files
 from perdure.sources.files import FilesCut
-from perdure.sources.postgresql import source as postgresql
 from perdure.sources.protocol import Cut, Source
 from perdure.trees.keeping import KeptTree, keep_tree, note_of
 from perdure.trees.walking import EarlierTree
@@ -100,7 +99,7 @@ def folder_names(sources: Sequence[Source]) -> dict[str, str]:
     taken = {place.partition("/")[0] for place in folders.values()} | {manifest.NAME}
     for source in sources:
         if source.name not in trees:
-            suffix = postgresql.SUFFIXES.get(source.kind, history.SUFFIX)
+            suffix = pgdump.SUFFIXES.get(source.kind, history.SUFFIX)
             base, number = f"{PurePosixPath(source.place).name}{suffix}", 2
             folder = base
             while folder in taken:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from perdure.errors import UsageError
+from perdure.formats.pgdump import DATABASE
 from perdure.model import Observer
 from perdure.repository import Repository
 from perdure.restore import Restored, RestoreRequest, restore
@@ -14,7 +15,6 @@ from perdure.restore_trees import PlannedTree, plan_trees
 from perdure.snapshots import names_of, read_manifest
 from perdure.sources.postgresql.address import Address
 from perdure.sources.postgresql.restoring import restore_database, restore_tables
-from perdure.sources.postgresql.source import DATABASE
 
 
 def plan_postgresql(repository: Repository, request: RestoreRequest) -> PlannedTree:

@@ -54,9 +54,10 @@ class Databases:
         """
         if not self:
             return
+        from perdure.formats.pgdump import DATABASE
         from perdure.sources.postgresql.address import Address
         from perdure.sources.postgresql.session import databases
-        from perdure.sources.postgresql.source import DATABASE, DatabaseSource, GlobalsSource
+        from perdure.sources.postgresql.source import DatabaseSource, GlobalsSource
         from perdure.sources.unusable import UnusableSource
 
         if name and self.servers:

@@ -21,7 +21,10 @@ from __future__ import annotations
 from perdure.errors import DamageFound
 
 NAME = "toc.dat"
-SIZE_LIMIT = 256 << 20
+DATABASE, GLOBALS = "postgresql", "postgresql-globals"
+"""The kinds of sources that are a database and what is common to all of a server."""
+SUFFIXES = {DATABASE: ".postgresql", GLOBALS: ".sql"}
+"""What the names of the two end with in a snapshot."""
 _MAGIC = b"PGDMP"
 _VERSIONS = range(12, 100)
 _THE_TIME = (0, 0, 0, 1, 0, 100, 0)

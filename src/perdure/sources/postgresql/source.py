@@ -9,15 +9,11 @@ from pathlib import Path
 
 from perdure.errors import UsageError
 from perdure.formats.manifest import ServerRecord
+from perdure.formats.pgdump import DATABASE, GLOBALS
 from perdure.sources.files import FilesCut
 from perdure.sources.postgresql.address import MAINTENANCE, Address
 from perdure.sources.postgresql.session import Facts, Session, dump_globals, open_session
 from perdure.sources.scratch import scratch_folder
-
-DATABASE, GLOBALS = "postgresql", "postgresql-globals"
-"""The kinds of the two."""
-SUFFIXES = {DATABASE: ".postgresql", GLOBALS: ".sql"}
-"""What the names of the two end with in a snapshot."""
 
 
 class DatabaseSource:
